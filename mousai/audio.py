@@ -40,7 +40,7 @@ def read_span(file: BinaryIO, start: int = 0, length: int = -1) -> Waveform:
     with soundfile.SoundFile(file) as sound:
         sound.seek(start)
         pcm = sound.read(length, dtype="int16", always_2d=True)
-    return np.ascontiguousarray(pcm.T, dtype=np.float32) / 32_767
+    return np.ascontiguousarray(pcm.T, dtype=np.float32) / np.float32(32_767)
 
 
 def write_audio(path: Path, audio: Waveform, *, title: str = "", comment: str = "") -> None:
@@ -52,10 +52,13 @@ def write_audio(path: Path, audio: Waveform, *, title: str = "", comment: str = 
     if container is None:
         raise ValueError(f"{path} must end in .wav or .flac")
     gain = peak_gain(float(np.abs(audio).max(initial=0.0)))
-    with publish(path) as temporary:
-        with soundfile.SoundFile(temporary, "w", SAMPLE_RATE, CHANNELS, "PCM_16", format=container) as sound:
-            sound.title, sound.comment, sound.software = title, comment, "mousai"
-            sound.write(to_pcm16(np.asarray(audio * gain, dtype=np.float32)))
+    pcm = to_pcm16(np.asarray(audio * gain, dtype=np.float32))
+    with (
+        publish(path) as temporary,
+        soundfile.SoundFile(temporary, "w", SAMPLE_RATE, CHANNELS, "PCM_16", format=container) as sound,
+    ):
+        sound.title, sound.comment, sound.software = title, comment, "mousai"
+        sound.write(pcm)
 
 
 def peak_gain(peak: float) -> float:

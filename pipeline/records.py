@@ -128,6 +128,8 @@ class LatentMember:
     count: int = column("chunks in the track")
     frames: int = column("latent frames stored", "frames of 1024 samples")
     valid_frames: int = column("frames that hold music", "frames of 1024 samples")
+    mean: list[float] = column("mean of each channel over the valid frames")
+    std: list[float] = column("standard deviation of each channel over the valid frames")
     offset: int = column("where the .npy member's content starts in the tar", "bytes")
     size: int = column("size of the .npy member's content", "bytes")
 

@@ -1,0 +1,28 @@
+"""What the loaders hand to the losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioBatch:
+    """Crops of audio at 48 kHz."""
+
+    audio: Tensor  # [B, 2, T] in [-1, 1]
+    valid_length: Tensor  # [B], samples that are music; zeros follow
+    track_ids: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentBatch:
+    """Pre-encoded chunks with the prompts of one step."""
+
+    latents: Tensor  # [B, 32, L], raw
+    valid_frames: Tensor  # [B], frames that are music; zeros follow
+    prompts: list[str]
+    track_ids: list[str]

@@ -1,0 +1,57 @@
+"""The v-objective (Moûsai, section 3.2; Salimans & Ho, 2022) and the losses that a network must beat.
+
+Shapes in this file: B batch, C channels, T time steps (audio samples or latent frames).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor], Tensor]  # (x [B, C, T], sigma [B]) -> v [B, C, T]
+
+
+def alpha_beta(sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Signal and noise weights at noise level `sigma` in [0, 1]: the quarter circle."""
+    phi = sigma * (math.pi / 2)
+    return torch.cos(phi), torch.sin(phi)
+
+
+def noised(x_0: Tensor, eps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """x at level `sigma` [B] and its velocity: alpha·x_0 + beta·eps and alpha·eps - beta·x_0, both [B, C, T].
+
+    The velocity is the derivative of x along phi; the paper prints x_sigma for x_0 in it, a typo.
+    """
+    alpha, beta = (weight[:, None, None] for weight in alpha_beta(sigma))
+    return alpha * x_0 + beta * eps, alpha * eps - beta * x_0
+
+
+def v_loss(network: Velocity, x_0: Tensor, eps: Tensor, sigma: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean squared error of the velocity (equation 1), one value per example [B].
+
+    `valid` [B, T] is 1 where there is data; the rest of an example does not count.
+    """
+    x, v = noised(x_0, eps, sigma)
+    error = (network(x, sigma).float() - v).square().mean(dim=1)
+    if valid is None:
+        return error.mean(dim=1)
+    return (error * valid).sum(dim=1) / valid.sum(dim=1)
+
+
+def wiener_loss(power: Tensor, sigma: Tensor) -> Tensor:
+    """The least v-loss of any linear predictor for stationary data, averaged over frequencies; shape of `sigma`.
+
+    `power` [F] is the data's power spectrum, scaled so that its mean is the variance. With x = alpha·x_0 + beta·eps
+    the error at a frequency of power S is S / (alpha²·S + beta²).
+    """
+    alpha, beta = (weight[..., None] for weight in alpha_beta(sigma))
+    return (power / (alpha**2 * power + beta**2)).mean(dim=-1)
+
+
+def one_number_loss(std: float) -> float:
+    """The v-loss of the best predictor that knows one number, the data's std, averaged over sigma in [0, 1].
+
+    It is `wiener_loss` of white data integrated over the quarter circle, which is the std itself.
+    """
+    return std

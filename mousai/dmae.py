@@ -1,0 +1,121 @@
+"""The diffusion magnitude autoencoder: audio -> latent -> audio (Moûsai, section 4.2).
+
+Shapes in this file: B batch, T audio samples a channel, F STFT frames, L latent frames of `config.hop` samples.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mousai.config import DMAEConfig, EncoderConfig
+from mousai.samplers import ddim, starting_noise
+from mousai.unet import ResidualBlock, UNet
+
+LOG_FLOOR = 1e-4  # magnitude added before the log: about -80 dB below a full-scale sine's 8
+LOG_MEAN, LOG_STD = -4.5, 2.5  # of the log magnitudes of real music, rounded: see docs/model.md
+LATENT_SPREAD = 0.8  # std of a normalised channel before the tanh: its values stay where tanh bends but is not flat
+
+
+class MagnitudeEncoder(nn.Module):
+    """Audio [B, 2, T] -> latent [B, 32, L] in (-1, 1); phase is never computed."""
+
+    window: Tensor
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.channels
+        bins = 2 * (config.n_fft // 2 + 1)
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        layers: list[nn.Module] = [ResidualBlock(bins, channels, groups=8, in_groups=1)]
+        for stride, blocks in config.downs:
+            layers.append(nn.Conv1d(channels, channels, 5, stride=stride, padding=2))
+            layers += [ResidualBlock(channels, channels, groups=8) for _ in range(blocks)]
+        layers.append(nn.Conv1d(channels, config.latent_channels, 1))
+        self.layers = nn.Sequential(*layers)
+        self.norm = nn.BatchNorm1d(config.latent_channels, affine=False) if config.latent_norm else None
+
+    def magnitude(self, audio: Tensor) -> Tensor:
+        """STFT magnitudes [B, 2·bins, F] of audio [B, 2, T], scaled by 1/√n_fft; F = T / hop."""
+        spectrum = torch.stft(
+            audio.float().flatten(0, 1), self.config.n_fft, self.config.hop, window=self.window,
+            center=True, pad_mode="reflect", normalized=True, return_complex=True,
+        )  # fmt: skip
+        magnitude: Tensor = spectrum.abs().unflatten(0, (len(audio), -1)).flatten(1, 2)
+        if self.config.magnitude == "log":
+            return ((magnitude + LOG_FLOOR).log() - LOG_MEAN) / LOG_STD
+        return magnitude
+
+    def forward(self, audio: Tensor) -> Tensor:
+        h = self.layers(self.magnitude(audio))
+        if self.norm is not None:
+            h = LATENT_SPREAD * self.norm(h)
+        return torch.tanh(h)
+
+
+class DMAE(nn.Module):
+    """Encoder, U-Net and the learned patch stem between audio samples and U-Net channels."""
+
+    def __init__(self, config: DMAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.unet.in_channels
+        self.encoder = MagnitudeEncoder(config.encoder)
+        self.stem = nn.Conv1d(2, channels, config.patch, stride=config.patch, bias=False)
+        self.unet = UNet(config.unet)
+        self.head = nn.ConvTranspose1d(channels, 2, config.patch, stride=config.patch, bias=False)
+        if config.stem_init == "dct":
+            basis = stereo_dct(config.patch)
+            if channels != len(basis):
+                raise ValueError(f"a DCT stem has {len(basis)} channels, not {channels}")
+            with torch.no_grad():
+                self.stem.weight.copy_(basis)
+                self.head.weight.copy_(basis)
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Audio [B, 2, T] in [-1, 1] -> latent [B, 32, T / hop]; T must be a multiple of `config.divisor`."""
+        return cast(Tensor, self.encoder(audio))
+
+    def velocity(self, x: Tensor, sigma: Tensor, latent: Tensor) -> Tensor:
+        """Velocity [B, 2, T] of a noised signal [B, 2, T] at noise levels [B], given the latent [B, 32, L]."""
+        return cast(Tensor, self.head(self.unet(self.stem(x), sigma, latent=latent)))
+
+    def decode(self, latent: Tensor, seeds: Sequence[int], steps: int) -> Tensor:
+        """Latent [B, 32, L] -> audio [B, 2, L·hop] by DDIM from the noise that `seeds` (one an example) name.
+
+        Any L works: the latent is padded to the model's divisor by repeating its last frame, and the audio trimmed.
+        """
+        length = latent.shape[-1] * self.config.hop
+        padding = -length % self.config.divisor
+        padded = functional.pad(latent, (0, padding // self.config.hop), mode="replicate")
+        noise = starting_noise(seeds, 2, length + padding, latent.device)
+        signal = ddim(lambda x, sigma: self.velocity(x, sigma, padded), noise, steps)
+        return self.to_audio(signal)[..., :length]
+
+    def to_signal(self, audio: Tensor) -> Tensor:
+        """Audio -> the signal that is diffused, both [B, 2, T]: gain and pre-emphasis; the paper has neither."""
+        if self.config.pre_emphasis:
+            audio = audio - self.config.pre_emphasis * functional.pad(audio, (1, 0))[..., :-1]
+        return self.config.gain * audio
+
+    def to_audio(self, signal: Tensor) -> Tensor:
+        """The inverse of `to_signal`."""
+        if self.config.pre_emphasis:
+            taps = 512  # 0.9^512 is below 1e-23: as good as the infinite response
+            powers = torch.arange(taps - 1, -1, -1, device=signal.device, dtype=signal.dtype)
+            kernel = (self.config.pre_emphasis**powers).expand(2, 1, taps)
+            signal = functional.conv1d(functional.pad(signal, (taps - 1, 0)), kernel, groups=2)
+        return signal / self.config.gain
+
+
+def stereo_dct(patch: int) -> Tensor:
+    """[2·patch, 2, patch]: the orthonormal DCT-II of mid and of side, as filters over the two channels."""
+    n = torch.arange(patch, dtype=torch.float64)
+    basis = torch.cos(math.pi / patch * (n + 0.5) * n[:, None]) * math.sqrt(2 / patch)
+    basis[0] /= math.sqrt(2)
+    mid, side = torch.stack([basis, basis], dim=1), torch.stack([basis, -basis], dim=1)
+    return (torch.cat([mid, side]) / math.sqrt(2)).float()

@@ -1,0 +1,228 @@
+"""The one training loop: handed a model, its loss and its batches, it trains, logs, saves and resumes.
+
+Step n (from 0) uses batch n and draws its noise from (seed, n): a run cut anywhere and resumed sees what an uncut run
+would have seen.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mousai.checkpoint import Checkpoint, Tensors, latest_checkpoint, load_checkpoint, save_checkpoint
+from mousai.config import FitConfig, to_dict
+from mousai.ema import averaged_copy, decay_at, update_ema
+from mousai.errors import UserError
+from mousai.progress import progress
+from mousai.runlog import append_row, truncate
+from mousai.seeds import seed_of
+
+LOG_EVERY = 10  # steps between rows of the log
+
+Loss = Callable[[nn.Module, Any, torch.Generator], Tensor]  # (model, batch, noise source) -> loss of each example [B]
+Batches = Callable[[int], Iterator[Any]]  # first step -> endless batches
+Validate = Callable[[nn.Module], dict[str, Any]]  # EMA model -> figures for the log
+Preview = Callable[[nn.Module, Path], None]  # (EMA model, folder to draw in)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where a run lives, what it trains and what it is handed beside the model."""
+
+    folder: Path
+    kind: str  # "dmae" or "generator"
+    model_config: Any
+    provenance: dict[str, Any]
+    batches: Batches
+    loss: Loss
+    validate: Validate
+    preview: Preview
+    budget: float | None = None  # seconds of training in all; None: until `steps`
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """How training ended."""
+
+    step: int
+    seconds: float  # trained so far, over all sittings
+    new_steps: int
+    interrupted: bool
+
+
+def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
+    """Train `model` in place until `config.steps` or `run.budget`, resuming from the latest checkpoint of the run.
+
+    SIGINT and SIGTERM finish the step, save and return. UserError where the run's checkpoint is of another
+    configuration, or the loss stops being finite.
+    """
+    ema = averaged_copy(model)
+    optimizer = make_optimizer(model, config)
+    first, spent = _resume(run, model, ema, optimizer)
+    if first >= config.steps or (run.budget is not None and spent >= run.budget):
+        return FitResult(step=first, seconds=spent, new_steps=0, interrupted=False)
+    truncate(run.folder, first)
+    unit, total = ("steps", config.steps - first) if run.budget is None else ("s", run.budget - spent)
+    step, waited, started = first, 0.0, time.monotonic()
+    shown = started
+    with _signals() as interrupted, progress(f"train {run.kind}", total, unit) as advance:
+        batches = run.batches(first)
+        over = False
+        while not over:
+            before = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - before
+            loss = _train_step(model, ema, optimizer, batch, run.loss, config, step)
+            step += 1
+            now = time.monotonic()
+            seconds = spent + now - started
+            over = step >= config.steps or interrupted() or (run.budget is not None and seconds >= run.budget)
+            if over or step % LOG_EVERY == 0:
+                row = _row(step, loss, seconds, (step - first) / (now - started), waited / (now - started))
+                append_row(run.folder, row)
+                advance(step % LOG_EVERY or LOG_EVERY if run.budget is None else now - shown, f"loss {row['loss']:.4f}")
+                shown = now
+            if over or step % config.checkpoint_every == 0:
+                _save(run, config, model, ema, optimizer, step, seconds)
+            if interrupted():
+                break
+            if over or step % config.validate_every == 0:
+                append_row(run.folder, {"step": step, **run.validate(ema)})
+            if over or step % config.preview_every == 0:
+                run.preview(ema, run.folder / "previews" / f"step-{step:08}")
+    seconds = spent + time.monotonic() - started
+    return FitResult(step=step, seconds=seconds, new_steps=step - first, interrupted=interrupted())
+
+
+def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    """AdamW over all parameters (section 5.2)."""
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=next(model.parameters()).is_cuda,
+    )
+
+
+def _train_step(
+    model: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Any,
+    loss_of: Loss,
+    config: FitConfig,
+    step: int,
+) -> Tensor:
+    """One update of the weights and of their average; the batch's mean loss."""
+    device = next(model.parameters()).device
+    model.train()
+    generator = torch.Generator(device).manual_seed(seed_of(config.seed, "step", step))
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        loss = loss_of(model, batch, generator).mean()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    update_ema(ema, model, decay_at(step + 1, config.ema_beta, config.ema_power))
+    return loss.detach()
+
+
+def _row(step: int, loss: Tensor, seconds: float, rate: float, data_wait: float) -> dict[str, Any]:
+    """A line of the log; UserError where the loss is no longer a number."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise UserError(
+            f"the loss is {value} at step {step}. The last checkpoint is good: lower learning_rate in mousai.toml "
+            "and run the same command again."
+        )
+    return {
+        "step": step,
+        "loss": value,
+        "seconds": round(seconds, 2),
+        "steps_per_second": round(rate, 3),
+        "data_wait": round(data_wait, 4),
+    }
+
+
+def _resume(run: Run, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    """Load the run's latest checkpoint, if any, in place; its step and the seconds trained so far."""
+    folder = latest_checkpoint(run.folder)
+    if folder is None:
+        return 0, 0.0
+    checkpoint = load_checkpoint(folder, run.kind, training=True)
+    if json.loads(json.dumps(to_dict(run.model_config))) != checkpoint.config:
+        raise UserError(
+            f"{run.folder} was trained with another model configuration than mousai.toml has now. "
+            f"Start anew with: mousai train {run.kind} --restart (the old run is kept under another name)"
+        )
+    model.load_state_dict(checkpoint.model)
+    ema.load_state_dict(checkpoint.ema)
+    restore_optimizer(optimizer, checkpoint.optimizer)
+    return checkpoint.step, float(checkpoint.training["seconds"])
+
+
+def _save(
+    run: Run,
+    config: FitConfig,
+    model: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    seconds: float,
+) -> None:
+    save_checkpoint(
+        run.folder,
+        Checkpoint(
+            kind=run.kind,
+            config=to_dict(run.model_config),
+            step=step,
+            model=model.state_dict(),
+            ema=ema.state_dict(),
+            optimizer=optimizer_tensors(optimizer),
+            training={"fit": to_dict(config), "seconds": seconds},
+            provenance=run.provenance,
+        ),
+    )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """The optimizer's state as flat tensors, "PARAMETER.NAME"."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """The inverse of `optimizer_tensors`; hyperparameters stay as the optimizer has them."""
+    state: dict[int, Tensors] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Yields a function that is true once SIGINT or SIGTERM came; a second one acts as usual."""
+    received: list[int] = []
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def receive(number: int, _frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, usual[signal.Signals(number)])
+
+    for number in usual:
+        signal.signal(number, receive)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)

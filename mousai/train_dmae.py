@@ -1,0 +1,113 @@
+"""Training of stage 1, the DMAE: its loss, and what is looked at on held-out tracks while it trains.
+
+Shapes: B batch, T samples.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mousai.audio import write_audio
+from mousai.batches import AudioBatch
+from mousai.diffusion import v_loss, wiener_loss
+from mousai.dmae import DMAE
+from mousai.mel import log_mel_distance
+from mousai.pictures import draw_mels
+from mousai.seeds import seed_of
+
+LEVELS = tuple(0.05 + 0.1 * i for i in range(10))  # noise levels of the validation loss
+PREVIEW_STEPS = 50  # of the decoder
+
+
+def dmae_loss(model: nn.Module, batch: AudioBatch, generator: torch.Generator) -> Tensor:
+    """The v-loss of the decoder given the encoder's latent, one value per example [B] (section 4.2)."""
+    dmae = cast(DMAE, model)
+    audio = batch.audio.to(generator.device, non_blocking=True)
+    signal = dmae.to_signal(audio)
+    sigma = torch.rand(len(audio), generator=generator, device=audio.device)
+    eps = torch.randn(signal.shape, generator=generator, device=audio.device)
+    latent = dmae.encode(audio)
+    return v_loss(partial(dmae.velocity, latent=latent), signal, eps, sigma, valid_mask(batch.valid_length, audio))
+
+
+def valid_mask(valid_length: Tensor, x: Tensor) -> Tensor:
+    """[B, T]: 1 on the valid samples or frames of x [B, C, T], else 0."""
+    steps = torch.arange(x.shape[-1], device=x.device)
+    return (steps < valid_length.to(x.device)[:, None]).float()
+
+
+def power_spectrum(dmae: DMAE, audio: Tensor, size: int = 1024) -> Tensor:
+    """[size // 2 + 1]: mean power spectrum of the diffused signal of [B, 2, T]; its mean is the variance."""
+    signal = dmae.to_signal(audio).flatten(0, 1).unfold(-1, size, size)
+    window = torch.hann_window(size, device=audio.device)
+    power = torch.fft.rfft(signal * window).abs().square().mean(dim=(0, 1)) / window.square().sum()
+    return cast(Tensor, power)
+
+
+def others(track_ids: list[str]) -> list[int]:
+    """For each example the next one of another track; where all are of one track, the one half the batch away."""
+    count = len(track_ids)
+    return [
+        next(
+            (j % count for j in range(i + 1, i + count) if track_ids[j % count] != track_ids[i]),
+            (i + count // 2) % count,
+        )
+        for i in range(count)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DMAEWatch:
+    """The held-out examples of a run and the spectrum of its training data."""
+
+    examples: AudioBatch
+    power: Tensor
+    seed: int
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, Any]:
+        """v-loss by noise level with the own latent and with another track's, beside the closed-form Wiener loss."""
+        dmae = cast(DMAE, model)
+        device = next(dmae.parameters()).device
+        own, wrong = torch.zeros(len(LEVELS)), torch.zeros(len(LEVELS))
+        swap = others(self.examples.track_ids)
+        latents = torch.cat([dmae.encode(audio[None].to(device)) for audio in self.examples.audio])
+        for i, audio in enumerate(self.examples.audio):
+            signal = dmae.to_signal(audio[None].to(device)).expand(len(LEVELS), -1, -1)
+            sigma = torch.tensor(LEVELS, device=device)
+            generator = torch.Generator().manual_seed(seed_of(self.seed, "validation", i))
+            eps = torch.randn(signal.shape, generator=generator).to(device)
+            valid = valid_mask(self.examples.valid_length[i : i + 1].expand(len(LEVELS)), signal)
+            for losses, source in ((own, i), (wrong, swap[i])):
+                latent = latents[source : source + 1].expand(len(LEVELS), -1, -1)
+                losses += v_loss(partial(dmae.velocity, latent=latent), signal, eps, sigma, valid).cpu()
+        own, wrong = own / len(swap), wrong / len(swap)
+        wiener = wiener_loss(self.power.cpu(), torch.tensor(LEVELS))
+        return {
+            "val_loss": own.mean().item(),
+            "val_loss_wrong_latent": wrong.mean().item(),
+            "wiener_loss": wiener.mean().item(),
+            "levels": list(LEVELS),
+            "val_by_level": own.tolist(),
+            "val_wrong_latent_by_level": wrong.tolist(),
+            "wiener_by_level": wiener.tolist(),
+            "latent_std": latents.std(dim=(0, 2)).mean().item(),
+            "latent_saturated": (latents.abs() > 0.98).float().mean().item(),
+        }
+
+    @torch.no_grad()
+    def preview(self, model: nn.Module, folder: Path) -> None:
+        """Write up to four held-out crops and their reconstructions as WAV, and a mel picture of each pair."""
+        dmae = cast(DMAE, model)
+        device = next(dmae.parameters()).device
+        for i, audio in enumerate(self.examples.audio[:4]):
+            latent = dmae.encode(audio[None].to(device))
+            decoded = dmae.decode(latent, [seed_of(self.seed, "preview", i)], PREVIEW_STEPS)[0].cpu()
+            distance = log_mel_distance(audio, decoded).item()
+            write_audio(folder / f"{i}-true.wav", audio.numpy())
+            write_audio(folder / f"{i}-decoded.wav", decoded.numpy())
+            draw_mels(folder / f"{i}.png", [("true", audio), (f"auto-encoded, {distance:.1f} dB apart", decoded)])

@@ -1,0 +1,144 @@
+"""A workspace: the folder with `mousai.toml` in which every command finds its input and leaves its output."""
+
+import fcntl
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mousai.config import Preset, from_dict
+from mousai.errors import UserError
+from mousai.presets import find_preset
+from mousai.storage import publish
+
+FILE = "mousai.toml"
+
+TEMPLATE = """\
+# A mousai workspace. Every number of the preset can be overridden here; `mousai params` shows what results.
+preset = "{preset}"  # {about}
+
+[paths]  # relative to this file, or absolute: another disk will do
+manifests = "manifests"
+shards = "shards"
+latents = "latents"
+runs = "runs"
+generated = "generated"
+
+[ingest]
+min_duration = 1.0  # seconds; shorter files are rejected as too_short
+
+[shard]
+audio_format = "flac"  # or "wav": twice the space, faster to read
+
+# For example:
+# [train_dmae]
+# batch_size = 16
+# [generator]
+# text_encoder = "/models/t5-base"  # a folder, or a model hub's name
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """Where the stages leave their output."""
+
+    manifests: str = "manifests"
+    shards: str = "shards"
+    latents: str = "latents"
+    runs: str = "runs"
+    generated: str = "generated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """Thresholds that keep a file out."""
+
+    min_duration: float = 1.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSettings:
+    """How audio is stored."""
+
+    audio_format: Literal["flac", "wav"] = "flac"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """The folder, its preset with the overrides applied, and its settings."""
+
+    folder: Path
+    preset: Preset
+    paths: Paths = field(default_factory=Paths)
+    ingest: IngestSettings = field(default_factory=IngestSettings)
+    shard: ShardSettings = field(default_factory=ShardSettings)
+
+    @property
+    def manifests(self) -> Path:
+        return self.folder / self.paths.manifests
+
+    @property
+    def shards(self) -> Path:
+        return self.folder / self.paths.shards
+
+    @property
+    def latents(self) -> Path:
+        return self.folder / self.paths.latents
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / self.paths.runs
+
+    @property
+    def generated(self) -> Path:
+        return self.folder / self.paths.generated
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the workspace for one writing command; UserError while another one does."""
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"another mousai command is at work in {self.folder}. Wait until it is done") from error
+            yield
+
+
+def make_workspace(folder: Path, preset: str) -> Workspace:
+    """Make a workspace in `folder`, or return the one that is there; UserError if that has another preset."""
+    chosen = find_preset(preset)
+    if (folder / FILE).exists():
+        workspace = open_workspace(folder)
+        if workspace.preset.name != preset:
+            raise UserError(
+                f"{folder} is a workspace with the preset {workspace.preset.name!r} already. "
+                f"Choose another folder, or edit {folder / FILE}"
+            )
+        return workspace
+    with publish(folder / FILE) as temporary:
+        temporary.write_text(TEMPLATE.format(preset=chosen.name, about=chosen.about), encoding="utf-8")
+    return open_workspace(folder)
+
+
+def open_workspace(folder: Path) -> Workspace:
+    """The workspace in `folder`; UserError where there is none, or `mousai.toml` says what cannot be."""
+    path = folder / FILE
+    if not path.exists():
+        raise UserError(
+            f"{folder.absolute()} is not a workspace ({FILE} is missing). Make one with: mousai init {folder}"
+        )
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error
+    if "preset" not in values:
+        raise UserError(f'{path} names no preset: add a line such as preset = "paper"')
+    base = find_preset(values.pop("preset"))
+    settings = {
+        "paths": from_dict(Paths, values.pop("paths", {}), f"{path} [paths]"),
+        "ingest": from_dict(IngestSettings, values.pop("ingest", {}), f"{path} [ingest]"),
+        "shard": from_dict(ShardSettings, values.pop("shard", {}), f"{path} [shard]"),
+    }
+    return Workspace(folder=folder, preset=from_dict(Preset, values, str(path), base), **settings)

@@ -1,0 +1,339 @@
+"""From folders of music to `tracks.parquet` and `rejected.parquet`: what is there, what it says, what is wrong with it.
+
+A re-scan reads only what is new or changed by size and modification time; files that are no audio by name or content
+are glanced at (4 KB) and appear nowhere. What a killed run has read lies in `manifests/.ingest/` for the next one.
+"""
+
+import errno
+import json
+import os
+import shutil
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from mousai.audio import SAMPLE_RATE
+from mousai.errors import UserError
+from mousai.progress import progress
+from pipeline.decode import AUDIO_SUFFIXES, HEAD_BYTES, Probe, Unusable, is_apple_double, looks_like_audio, probe
+from pipeline.executors import run_jobs
+from pipeline.manifest import read_facts, read_table, write_table
+from pipeline.records import Reason, Rejected, Track
+from pipeline.tags import read_tags
+
+Row = Track | Rejected
+
+_BATCH = 8  # files a job
+_SAVE_EVERY = 30.0  # seconds of reading that a kill may cost
+_RETRIED = (Reason.UNREADABLE, Reason.CHANGED)  # the cure need not change size or time
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSummary:
+    """What the tables hold after a scan, all libraries together, and what the scan changed in them."""
+
+    num_tracks: int
+    num_new: int  # tracks that are new or changed
+    num_unchanged: int
+    num_gone: int  # tracks whose file is no longer there
+    num_rejected: int
+    reasons: dict[str, int]  # reason code -> rejected files
+    num_other: int  # files in this scan that are not audio
+    duration: float  # s, of all tracks that are measured
+    bytes: int  # of all tracks
+    tags_only: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A file as the walk saw it."""
+
+    path: Path
+    library: str  # as shown in the tables
+    size: int = 0
+    mtime_ns: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Some files to read in one job, and how."""
+
+    files: tuple[_File, ...]
+    tags_only: bool
+    min_duration: float  # s
+
+
+def ingest(
+    libraries: Sequence[Path], manifests: Path, *, workers: int, tags_only: bool = False, min_duration: float = 1.0
+) -> IngestSummary:
+    """Bring the tables in `manifests` up to date with `libraries` (folders or files; none: those known there).
+
+    `tags_only` decodes nothing and leaves what only decoding tells null, for a later run to fill in. Rows of other
+    libraries stay. The tables depend on the files alone, never on the number of workers, and are written only when
+    they change. UserError, with nothing changed, for a library that is missing, unreadable or without audio.
+    """
+    tracks_path, parts = manifests / "tracks.parquet", manifests / ".ingest"
+    facts = read_facts(tracks_path)
+    known_libraries = [Path(library) for library in facts.get("libraries", [])]
+    roots = _outermost(libraries or known_libraries)
+    if not roots:
+        raise UserError("No library is known yet. Name the folder that holds your music: mousai ingest ~/Music")
+    all_libraries = _outermost([*roots, *known_libraries])
+
+    old = _read_rows(manifests)
+    files, rows = _walk_all(roots, all_libraries, old)
+    known = old | _read_parts(parts)
+    stale = []
+    for file in files:
+        row = known.get(os.fsencode(file.path))
+        if row is None or _is_stale(row, file, tags_only, min_duration):
+            stale.append(file)
+        else:
+            rows.append(row if row.library == file.library else replace(row, library=file.library))
+    batches = [
+        _Batch(files=tuple(stale[start : start + _BATCH]), tags_only=tags_only, min_duration=min_duration)
+        for start in range(0, len(stale), _BATCH)
+    ]
+    fresh = _read_all(batches, parts, workers)
+    rows += fresh
+    for root in roots:
+        if not any(_is_within(row.raw_path, root) for row in rows):
+            raise UserError(f"{root} holds no audio. Name the folder that holds your music: mousai ingest ~/Music")
+
+    rows += [row for row in old.values() if not any(_is_within(row.raw_path, root) for root in roots)]
+    new = _by_path(rows)
+    new_facts = {"libraries": [str(library) for library in all_libraries]}
+    if new != old or new_facts != facts:
+        write_table(
+            manifests / "rejected.parquet", Rejected, [row for row in new.values() if isinstance(row, Rejected)]
+        )
+        write_table(tracks_path, Track, [row for row in new.values() if isinstance(row, Track)], **new_facts)
+    shutil.rmtree(parts, ignore_errors=True)
+    return _summarize(old, new, num_other=len(stale) - len(fresh), tags_only=tags_only)
+
+
+def _summarize(old: dict[bytes, Row], new: dict[bytes, Row], num_other: int, tags_only: bool) -> IngestSummary:
+    tracks = [row for row in new.values() if isinstance(row, Track)]
+    num_new = sum(old.get(track.raw_path) != track for track in tracks)
+    reasons = Counter(row.reason for row in new.values() if isinstance(row, Rejected))
+    return IngestSummary(
+        num_tracks=len(tracks),
+        num_new=num_new,
+        num_unchanged=len(tracks) - num_new,
+        num_gone=sum(isinstance(row, Track) and raw_path not in new for raw_path, row in old.items()),
+        num_rejected=reasons.total(),
+        reasons=dict(sorted(reasons.items())),
+        num_other=num_other,
+        duration=sum(track.length or 0 for track in tracks) / SAMPLE_RATE,
+        bytes=sum(track.size for track in tracks),
+        tags_only=tags_only,
+    )
+
+
+# What is known
+
+
+def _by_path(rows: Iterable[Row]) -> dict[bytes, Row]:
+    return {row.raw_path: row for row in sorted(rows, key=lambda row: (row.path, row.raw_path))}
+
+
+def _read_rows(folder: Path, prefix: str = "") -> dict[bytes, Row]:
+    rows: list[Row] = []
+    for name, record in (("tracks", Track), ("rejected", Rejected)):
+        path = folder / f"{prefix}{name}.parquet"
+        if path.exists():
+            rows += read_table(path, record, "mousai ingest")
+    return _by_path(rows)
+
+
+def _read_parts(parts: Path) -> dict[bytes, Row]:
+    """What killed runs have read, the latest last."""
+    rows: dict[bytes, Row] = {}
+    for path in sorted(parts.glob("*-tracks.parquet")):
+        rows |= _read_rows(parts, path.name.removesuffix("tracks.parquet"))
+    return rows
+
+
+def _write_part(parts: Path, rows: Sequence[Row]) -> None:
+    number = sum(1 for _ in parts.glob("*-tracks.parquet"))
+    for name, record in (("rejected", Rejected), ("tracks", Track)):  # tracks last: they show that the part is whole
+        write_table(parts / f"{number:06}-{name}.parquet", record, [row for row in rows if isinstance(row, record)])
+
+
+def _is_stale(row: Row, file: _File, tags_only: bool, min_duration: float) -> bool:
+    """Whether a file must be read (again) although there is a row of it."""
+    if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
+        return True
+    if isinstance(row, Track):
+        return not tags_only if row.length is None else row.length < min_duration * SAMPLE_RATE
+    if row.reason == Reason.TOO_SHORT:
+        return not row.detail.endswith(_shorter_than(min_duration))
+    return row.reason in _RETRIED
+
+
+# What is there
+
+
+def _outermost(libraries: Sequence[Path]) -> list[Path]:
+    """The libraries as absolute paths, without those that lie in another one, sorted."""
+    absolute = sorted({library.expanduser().resolve() for library in libraries})
+    return [path for path in absolute if not any(other in path.parents for other in absolute)]
+
+
+def _is_within(raw_path: bytes, library: Path) -> bool:
+    raw_library = os.fsencode(library)
+    return raw_path == raw_library or raw_path.startswith(raw_library.rstrip(b"/") + b"/")
+
+
+def _walk_all(roots: Sequence[Path], libraries: Sequence[Path], old: dict[bytes, Row]) -> tuple[list[_File], list[Row]]:
+    """All files below `roots`, and rows for what cannot be looked into."""
+    files: list[_File] = []
+    rows: list[Row] = []
+    for root in roots:
+        (library,) = (library for library in libraries if library == root or library in root.parents)
+        found = list(_walk(root, _shown(library), rows.append))
+        had = {path for path, row in old.items() if isinstance(row, Track) and _is_within(path, root)}
+        if had and not any(os.fsencode(file.path) in had or _is_audio_by_name(file.path) for file in found):
+            raise UserError(
+                f"{root} held {len(had)} tracks and now shows no audio, so nothing was changed. Mount its disk; or if "
+                "they are gone for good, delete tracks.parquet in manifests/ and run: mousai ingest DIR"
+            )
+        files += found
+    return files, rows
+
+
+def _walk(root: Path, library: str, reject: Callable[[Rejected], None]) -> Iterator[_File]:
+    """Regular files below `root`, links to files included, links to folders not."""
+
+    def unreadable(error: OSError) -> None:
+        if Path(error.filename) == root:
+            raise UserError(
+                f"{root}: {error.strerror}. Mount or name the folder that holds your music: mousai ingest DIR"
+            )
+        reject(_rejected(_File(path=Path(error.filename), library=library), Reason.UNREADABLE, str(error.strerror)))
+
+    folders: Iterable[tuple[str, list[str], list[str]]] = os.walk(root, onerror=unreadable)
+    if root.is_file():
+        folders = [(str(root.parent), [], [root.name])]
+    for folder, inner, names in folders:
+        inner.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            try:
+                status = path.stat()
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ELOOP):  # broken links are nothing
+                    unreadable(error)
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield _File(path=path, library=library, size=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+# What a file holds
+
+
+def _read_all(batches: Sequence[_Batch], parts: Path, workers: int) -> list[Row]:
+    """A row of every file that is audio by name or content; what is read is saved in `parts` on the way."""
+    rows: list[Row] = []
+    num_saved = num_rejected = 0
+    saved = time.monotonic()
+    with progress("reading", sum(len(batch.files) for batch in batches), "files") as advance:
+        try:
+            for batch, found in run_jobs(_read_batch, batches, workers):
+                rows += found
+                num_rejected += sum(isinstance(row, Rejected) for row in found)
+                advance(len(batch.files), f"{num_rejected} rejected" if num_rejected else "")
+                if time.monotonic() - saved >= _SAVE_EVERY:
+                    _write_part(parts, rows[num_saved:])
+                    num_saved, saved = len(rows), time.monotonic()
+        finally:
+            if len(rows) > num_saved:
+                _write_part(parts, rows[num_saved:])
+    return rows
+
+
+def _read_batch(batch: _Batch) -> list[Row]:
+    rows = (_read_file(file, batch.tags_only, batch.min_duration) for file in batch.files)
+    return [row for row in rows if row is not None]
+
+
+def _read_file(file: _File, tags_only: bool, min_duration: float) -> Row | None:
+    """The row of one file; None where it is not audio and does not pretend to be."""
+    try:
+        row = _read_content(file, tags_only, min_duration)
+    except Unusable as error:
+        row = _rejected(file, error.reason, error.detail)
+    except FileNotFoundError:
+        return _rejected(file, Reason.CHANGED, "it vanished before it was read")
+    except OSError as error:
+        return _rejected(file, Reason.UNREADABLE, error.strerror or str(error))
+    except Exception as error:  # whatever one file does to a decoder must not stop a library; the row tells
+        row = _rejected(file, Reason.DECODE_FAILED, f"{type(error).__name__}: {error}")
+    if row is not None and not _is_as_seen(file):
+        return _rejected(file, Reason.CHANGED, "it changed or vanished while it was read")
+    return row
+
+
+def _is_as_seen(file: _File) -> bool:
+    try:
+        status = file.path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
+
+
+def _read_content(file: _File, tags_only: bool, min_duration: float) -> Row | None:
+    with file.path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+        if not looks_like_audio(head, file.path.suffix):
+            if not _is_audio_by_name(file.path) or (file.path.name.startswith("._") and is_apple_double(head)):
+                return None
+            reason = Reason.NOT_AUDIO if head else Reason.EMPTY
+            return _rejected(file, reason, f"it starts with {head[:16]!r}" if head else "0 bytes")
+        tags = read_tags(stream)
+        found = None if tags_only else probe(stream)
+    if found is not None and found.length < min_duration * SAMPLE_RATE:
+        return _rejected(file, Reason.TOO_SHORT, f"{found.length / SAMPLE_RATE:.3f} s, {_shorter_than(min_duration)}")
+    return Track(
+        path=_shown(file.path),
+        raw_path=os.fsencode(file.path),
+        library=file.library,
+        size=file.size,
+        mtime_ns=file.mtime_ns,
+        **(asdict(found) if found else dict.fromkeys(field.name for field in fields(Probe))),
+        title=tags.title,
+        artists=tags.artists,
+        album=tags.album,
+        album_artist=tags.album_artist,
+        genres=tags.genres,
+        year=tags.year,
+        raw_tags=json.dumps(tags.raw, sort_keys=True),  # ASCII: whatever a tag holds can be stored
+    )
+
+
+def _rejected(file: _File, reason: Reason, detail: str) -> Rejected:
+    return Rejected(
+        path=_shown(file.path),
+        raw_path=os.fsencode(file.path),
+        library=file.library,
+        size=file.size,
+        mtime_ns=file.mtime_ns,
+        reason=reason.value,
+        detail=detail.encode("utf-8", "backslashreplace").decode(),
+    )
+
+
+def _shown(path: Path) -> str:
+    """A path for people and Parquet: bytes that are not UTF-8 as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _is_audio_by_name(path: Path) -> bool:
+    return path.suffix.lower() in AUDIO_SUFFIXES
+
+
+def _shorter_than(min_duration: float) -> str:
+    return f"shorter than {min_duration:g} s"

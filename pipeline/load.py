@@ -1,0 +1,182 @@
+"""From shards to batches: which chunks step n sees is a function of (seed, n) alone.
+
+Each epoch permutes the shards and then the chunks inside windows of shards, so that a disk reads a few shards at a
+time. Chunks are found by their offsets in the tars; workers make whole batches, so their number changes nothing.
+
+Shapes: B batch, T samples, L latent frames.
+"""
+
+import functools
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from mousai.audio import read_span
+from mousai.batches import AudioBatch, LatentBatch
+from mousai.errors import UserError
+from mousai.seeds import seed_of
+from pipeline.prompts import draw_prompt, plain_prompt
+from pipeline.records import LatentMember, ShardMember, Track
+from pipeline.tars import finished_shards, read_member, read_members
+
+WINDOW = 16  # shards whose chunks are shuffled together
+
+Members = Sequence[tuple[Path, Any]]  # (tar, its member's row), in shard order
+Batches = Callable[[int], Iterator[Any]]  # first step -> endless batches
+
+
+def shard_members(folder: Path, record: type[Any], made_by: str) -> list[list[tuple[Path, Any]]]:
+    """The usable members of every finished tar in `folder`, a list a shard; UserError where there is none."""
+    shards = [
+        [
+            (folder / f"{name}.tar", row)
+            for row in read_members(folder, name, record)
+            if getattr(row, "error", None) is None
+        ]
+        for name in finished_shards(folder)
+    ]
+    shards = [shard for shard in shards if shard]
+    if not shards:
+        raise UserError(f"{folder} holds no chunks. Make them with: {made_by}")
+    return shards
+
+
+def epoch_order(sizes: Sequence[int], seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """All positions 0 … sum(sizes) - 1 of an epoch, shuffled inside windows of shuffled shards."""
+    rng = np.random.Generator(np.random.PCG64(seed_of(seed, "epoch", epoch)))
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    shards = rng.permutation(len(sizes))
+    windows = [shards[first : first + WINDOW] for first in range(0, len(shards), WINDOW)]
+    ranges = [np.concatenate([np.arange(starts[i], starts[i + 1]) for i in window]) for window in windows]
+    return np.concatenate([rng.permutation(positions) for positions in ranges])
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Which chunks are in which batch."""
+
+    sizes: tuple[int, ...]
+    batch_size: int
+    seed: int
+
+    def positions(self, step: int) -> list[int]:
+        total = sum(self.sizes)
+        wanted = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [int(_epoch(self.sizes, self.seed, each // total)[each % total]) for each in wanted]
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch(sizes: tuple[int, ...], seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    return epoch_order(sizes, seed, epoch)
+
+
+def audio_batches(shards: Path, *, length: int, batch_size: int, seed: int, workers: int) -> Batches:
+    """Endless random crops of `length` samples from the training shards, as `AudioBatch`.
+
+    A crop starts inside valid audio; chunks shorter than a crop are followed by zeros.
+    """
+    members = shard_members(shards / "train", ShardMember, "mousai shard")
+    order = _Order(tuple(map(len, members)), batch_size, seed)
+    flat = [member for shard in members for member in shard]
+    return functools.partial(_batches, functools.partial(_audio_batch, flat, order, length), workers)
+
+
+def _audio_batch(members: Members, order: _Order, length: int, step: int) -> AudioBatch:
+    rng = np.random.Generator(np.random.PCG64(seed_of(order.seed, "crop", step)))
+    chosen = [members[position] for position in order.positions(step)]
+    starts = [int(rng.integers(0, max(0, row.valid_length - length) + 1)) for _, row in chosen]
+    return _read_audio(chosen, starts, length)
+
+
+def audio_examples(shards: Path, split: str, *, length: int, count: int) -> AudioBatch:
+    """Up to `count` fixed crops of a split, spread evenly over its chunks, from the middle of each."""
+    members = shard_members(shards / split, ShardMember, "mousai shard")
+    chosen = _spread([member for shard in members for member in shard], count)
+    return _read_audio(chosen, [max(0, row.valid_length - length) // 2 for _, row in chosen], length)
+
+
+def _read_audio(chosen: Members, starts: Sequence[int], length: int) -> AudioBatch:
+    audio = torch.zeros(len(chosen), 2, length)
+    valid = []
+    for i, ((tar, row), start) in enumerate(zip(chosen, starts, strict=True)):
+        crop = read_span(io.BytesIO(read_member(tar, row.offset, row.size)), start, min(length, row.valid_length))
+        audio[i, :, : crop.shape[1]] = torch.from_numpy(crop)
+        valid.append(crop.shape[1])
+    return AudioBatch(audio=audio, valid_length=torch.tensor(valid), track_ids=[row.track_id for _, row in chosen])
+
+
+def latent_batches(
+    latents: Path, tracks: Mapping[str, Track], *, frames: int, batch_size: int, seed: int, workers: int
+) -> Batches:
+    """Endless training latents with freshly drawn prompts, as `LatentBatch`; `tracks` by id give the tags."""
+    members = shard_members(latents / "train", LatentMember, "mousai encode-latents")
+    order = _Order(tuple(map(len, members)), batch_size, seed)
+    flat = [member for shard in members for member in shard]
+    return functools.partial(_batches, functools.partial(_latent_batch, flat, tracks, order, frames), workers)
+
+
+def _latent_batch(members: Members, tracks: Mapping[str, Track], order: _Order, frames: int, step: int) -> LatentBatch:
+    chosen = [members[position] for position in order.positions(step)]
+    prompts = [draw_prompt(tracks[row.track_id], row.index, row.count, seed=order.seed, step=step) for _, row in chosen]
+    return _read_latents(chosen, prompts, frames)
+
+
+def latent_examples(
+    latents: Path, split: str, tracks: Mapping[str, Track], *, frames: int, count: int | None = None
+) -> LatentBatch:
+    """Up to `count` (None: all) fixed chunks of a split, spread evenly, with their whole prompts in plain order."""
+    members = shard_members(latents / split, LatentMember, "mousai encode-latents")
+    flat = [member for shard in members for member in shard]
+    chosen = _spread(flat, count or len(flat))
+    prompts = [plain_prompt(tracks[row.track_id], row.index, row.count) for _, row in chosen]
+    return _read_latents(chosen, prompts, frames)
+
+
+def _read_latents(chosen: Members, prompts: list[str], frames: int) -> LatentBatch:
+    latents = [load_latent(tar, row) for tar, row in chosen]
+    batch = torch.zeros(len(chosen), latents[0].shape[0], frames)
+    for i, latent in enumerate(latents):
+        batch[i, :, : latent.shape[1]] = latent[:, :frames]
+    valid = torch.tensor([min(row.valid_frames, frames) for _, row in chosen])
+    return LatentBatch(
+        latents=batch, valid_frames=valid, prompts=prompts, track_ids=[row.track_id for _, row in chosen]
+    )
+
+
+def load_latent(tar: Path, row: LatentMember) -> Tensor:
+    """One raw latent [32, L] in fp32."""
+    return torch.from_numpy(np.load(io.BytesIO(read_member(tar, row.offset, row.size))).astype(np.float32))
+
+
+def _spread(members: Members, count: int) -> Members:
+    """`count` of the members at even distances; all where there are fewer."""
+    count = min(count, len(members))
+    return [members[(2 * i + 1) * len(members) // (2 * count)] for i in range(count)]
+
+
+class _Steps(IterableDataset[Any]):
+    """make(first), make(first + 1), …; worker k of n makes every n-th of them."""
+
+    def __init__(self, make: Callable[[int], Any], first: int) -> None:
+        self.make, self.first = make, first
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        step, stride = (self.first + worker.id, worker.num_workers) if worker else (self.first, 1)
+        while True:
+            yield self.make(step)
+            step += stride
+
+
+def _batches(make: Callable[[int], Any], workers: int, first: int) -> Iterator[Any]:
+    """The batches from step `first` on, made by this process or, in the same order, by `workers` others."""
+    ahead = 4 if workers else None
+    return iter(DataLoader(_Steps(make, first), batch_size=None, num_workers=workers, prefetch_factor=ahead))

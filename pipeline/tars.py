@@ -1,0 +1,146 @@
+"""One WebDataset tar with its sidecars: NAME.tar, NAME.parquet with a row for each chunk, NAME_stats.json.
+
+The stats are written last: they are the done marker. The same input gives the same bytes.
+"""
+
+import dataclasses
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from mousai.errors import UserError
+from mousai.storage import publish, read_json, sha256_of_file, write_json
+from pipeline.manifest import read_table, write_table
+from pipeline.records import LatentMember, Shard, ShardMember
+
+Member = TypeVar("Member", ShardMember, LatentMember)
+
+_OWNER = "mousai"  # of every member, so that the bytes name no user of this machine
+_MODE = 0o644
+_SIDECARS = ("_stats.json", ".tar", ".parquet")  # the stats first: without them the rest counts as unfinished
+_NAME = re.compile(r"\.?(mousai-(?:train|val)-\d{6})(?:_stats\.json|\.tar|\.parquet)(?:\.tmp)?")
+_AGAIN = "Make it again with: mousai shard (audio) or mousai encode-latents (latents)"
+
+
+def shard_name(split: str, number: int) -> str:
+    """The name that a tar and its sidecars share."""
+    return f"mousai-{split}-{number:06}"
+
+
+def write_shard(
+    folder: Path,
+    name: str,
+    split: str,
+    plan: str,
+    samples: Iterable[tuple[Member, Mapping[str, bytes]]],
+    duration: Callable[[Member], float],
+) -> Shard:
+    """Publish the tar `name` and its sidecars, in place of what was there, and return its stats.
+
+    `samples` yields each chunk's row (one at least, ordered by key) with its members, suffix -> content. The first
+    member is the main one: the row gets its `offset` and `size`. A failed chunk has no members, only a row.
+    `plan` is the hash of all that the tar is made from, `duration` the seconds of music that a row stands for.
+    """
+    from webdataset import TarWriter
+
+    remove_shard(folder, name)
+    rows: list[tuple[Member, str | None]] = []  # each with the name of its main member
+    tar = folder / f"{name}.tar"
+    with publish(tar) as temporary:
+        with (
+            temporary.open("wb") as file,
+            TarWriter(file, encoder=False, mtime=0, user=_OWNER, group=_OWNER, mode=_MODE) as writer,
+        ):
+            for row, members in samples:
+                rows.append((row, f"{row.key}.{next(iter(members))}" if members else None))
+                if members:
+                    writer.write({"__key__": row.key, **members})
+        spans = _spans(temporary)
+        digest = sha256_of_file(temporary)
+    located = [_located(row, *spans[main]) if main else _located(row, -1, 0) for row, main in rows]
+    made = [row for row, main in rows if main]
+    write_table(folder / f"{name}.parquet", type(rows[0][0]), located)
+    stats = Shard(
+        name=tar.name,
+        split=split,
+        num_chunks=len(made),
+        num_failed=len(rows) - len(made),
+        duration=sum(map(duration, made)),
+        bytes=tar.stat().st_size,
+        sha256=digest,
+        plan=plan,
+    )
+    write_json(_stats_path(folder, name), dataclasses.asdict(stats))
+    return stats
+
+
+def is_done(folder: Path, name: str, plan: str) -> bool:
+    """Whether the tar `name` was finished from just this plan and is still there in its full size."""
+    tar = folder / f"{name}.tar"
+    if not (tar.exists() and (folder / f"{name}.parquet").exists()):
+        return False
+    try:
+        stats = read_stats(folder, name)
+    except UserError:
+        return False
+    return stats.plan == plan and stats.bytes == tar.stat().st_size
+
+
+def read_stats(folder: Path, name: str) -> Shard:
+    """What the finished tar `name` holds; UserError if it isn't finished."""
+    path = _stats_path(folder, name)
+    if not path.exists():
+        raise UserError(f"{folder / name}.tar is not finished. {_AGAIN}")
+    try:
+        return Shard(**read_json(path))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged, or of another version ({error}). {_AGAIN}") from error
+
+
+def read_members(folder: Path, name: str, record: type[Member]) -> list[Member]:
+    """A row for each chunk of the tar `name`, failed ones too."""
+    return read_table(folder / f"{name}.parquet", record, "mousai shard, or mousai encode-latents")
+
+
+def read_member(tar: Path, offset: int, size: int) -> bytes:
+    """The content of one member, by its row's `offset` and `size`."""
+    with tar.open("rb") as file:
+        file.seek(offset)
+        content = file.read(size)
+    if len(content) != size:
+        raise UserError(f"{tar} has been cut short: {len(content)} of {size} bytes at {offset}. {_AGAIN}")
+    return content
+
+
+def list_shards(folder: Path) -> list[str]:
+    """Sorted names of which a tar or anything that belongs to one is there, unfinished and orphaned ones too."""
+    names = [_NAME.fullmatch(path.name) for path in folder.iterdir()] if folder.exists() else []
+    return sorted({match[1] for match in names if match})
+
+
+def finished_shards(folder: Path) -> list[str]:
+    """Sorted names of the tars that have their stats."""
+    return [name for name in list_shards(folder) if _stats_path(folder, name).exists()]
+
+
+def remove_shard(folder: Path, name: str) -> None:
+    """Delete a tar, its sidecars and what a killed run left of them; nothing happens where nothing is."""
+    for suffix in _SIDECARS:
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)
+        (folder / f".{name}{suffix}.tmp").unlink(missing_ok=True)
+
+
+def _stats_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}_stats.json"
+
+
+def _spans(tar: Path) -> dict[str, tuple[int, int]]:
+    """Member name -> where its content starts, and its size, in bytes."""
+    with tarfile.open(tar, "r:") as file:
+        return {member.name: (member.offset_data, member.size) for member in file}
+
+
+def _located(row: Member, offset: int, size: int) -> Member:
+    return dataclasses.replace(row, offset=offset, size=size)
