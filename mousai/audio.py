@@ -57,7 +57,9 @@ def write_audio(path: Path, audio: Waveform, *, title: str = "", comment: str = 
         publish(path) as temporary,
         soundfile.SoundFile(temporary, "w", SAMPLE_RATE, CHANNELS, "PCM_16", format=container) as sound,
     ):
-        sound.title, sound.comment, sound.software = title, comment, "mousai"
+        for name, value in {"title": title, "comment": comment, "software": "mousai"}.items():
+            if value:  # libsndfile refuses empty strings
+                setattr(sound, name, value)
         sound.write(pcm)
 
 

@@ -64,7 +64,12 @@ def load_checkpoint(folder: Path, kind: str, *, training: bool = False) -> Check
     """
     if not (folder / "checkpoint.json").exists():
         raise UserError(f"{folder} holds no checkpoint. Make one with: mousai train {kind}")
-    about = read_json(folder / "checkpoint.json")
+    try:
+        about = read_json(folder / "checkpoint.json")
+    except ValueError as error:
+        raise UserError(
+            f"{folder}/checkpoint.json is damaged ({error}). Delete {folder} to use an older one"
+        ) from error
     if about["kind"] != kind:
         raise UserError(f"{folder} is a checkpoint of a {about['kind']}, and a {kind} is needed here")
     loaded: dict[str, Tensors] = {}

@@ -36,6 +36,7 @@ class UNetConfig:
     head_features: int = 64
     groups: int = 8  # of GroupNorm
     text_features: int = 0  # width of the text embedding; 0: no text
+    open_branches: bool = False  # beyond the paper: every level's branch starts at full scale instead of near zero
 
     @property
     def divisor(self) -> int:
@@ -53,7 +54,7 @@ class EncoderConfig:
     n_fft: int = 1023  # gives exactly 512 bins; the paper's 1024 would give 513
     hop: int = 256  # samples
     magnitude: Literal["linear", "log"] = "linear"  # the paper's is linear
-    latent_norm: bool = False  # beyond the paper: BatchNorm before the tanh, which keeps it from saturating
+    whiten: bool = False  # beyond the paper: channels decorrelated before the tanh, which keeps them all alive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +149,10 @@ def from_dict(kind: type[C], values: dict[str, Any], where: str, base: C | None 
     }
     if base is not None:
         return dataclasses.replace(base, **given)  # type: ignore[type-var]
-    return kind(**given)
+    try:
+        return kind(**given)
+    except TypeError as error:  # Python's own words name the field: "missing 1 required …: 'channels'"
+        raise UserError(f"{where}: {error}") from error
 
 
 def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:

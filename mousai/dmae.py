@@ -37,7 +37,7 @@ class MagnitudeEncoder(nn.Module):
             layers += [ResidualBlock(channels, channels, groups=8) for _ in range(blocks)]
         layers.append(nn.Conv1d(channels, config.latent_channels, 1))
         self.layers = nn.Sequential(*layers)
-        self.norm = nn.BatchNorm1d(config.latent_channels, affine=False) if config.latent_norm else None
+        self.whitening = Whitening(config.latent_channels) if config.whiten else None
 
     def magnitude(self, audio: Tensor) -> Tensor:
         """STFT magnitudes [B, 2·bins, F] of audio [B, 2, T], scaled by 1/√n_fft; F = T / hop."""
@@ -52,9 +52,42 @@ class MagnitudeEncoder(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         h = self.layers(self.magnitude(audio))
-        if self.norm is not None:
-            h = LATENT_SPREAD * self.norm(h)
+        if self.whitening is not None:
+            h = LATENT_SPREAD * self.whitening(h)
         return torch.tanh(h)
+
+
+class Whitening(nn.Module):
+    """Channels [B, C, L] with mean 0, variance 1 and no correlation, by running statistics (ZCA).
+
+    Without it the encoder's channels soon all say the same or saturate the tanh (docs/model.md). Gradients do not pass
+    through the statistics, so that an example's output does not depend on its batch.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    def __init__(self, channels: int, momentum: float = 0.02, ridge: float = 1e-4) -> None:
+        super().__init__()
+        self.momentum, self.ridge = momentum, ridge  # ridge: of the mean variance; directions below it stay small
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("covariance", torch.eye(channels))
+
+    @torch.no_grad()
+    def observe(self, h: Tensor, weight: float) -> None:
+        """Move the statistics towards those of `h` [B, C, L]; weight 1 forgets what was before."""
+        vectors = h.float().transpose(0, 1).flatten(1)
+        self.mean.lerp_(vectors.mean(dim=1), weight)
+        centred = vectors - self.mean[:, None]
+        self.covariance.lerp_(centred @ centred.T / centred.shape[1], weight)
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.training:
+            self.observe(h.detach(), self.momentum)
+        ridge = self.ridge * self.covariance.diagonal().mean()
+        values, vectors = torch.linalg.eigh(self.covariance)
+        matrix: Tensor = (vectors * (values.clamp(min=0) + ridge).rsqrt()) @ vectors.T
+        return matrix @ (h.float() - self.mean[:, None])
 
 
 class DMAE(nn.Module):
@@ -75,6 +108,14 @@ class DMAE(nn.Module):
             with torch.no_grad():
                 self.stem.weight.copy_(basis)
                 self.head.weight.copy_(basis)
+
+    @torch.no_grad()
+    def settle(self, audio: Tensor) -> None:
+        """Take the latent statistics from [B, 2, T] as the weights are now: averaged weights have others."""
+        whitening = self.encoder.whitening
+        if whitening is not None:
+            hidden = [self.encoder.layers(self.encoder.magnitude(each[None])) for each in audio]
+            whitening.observe(torch.cat(hidden), 1.0)
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio [B, 2, T] in [-1, 1] -> latent [B, 32, T / hop]; T must be a multiple of `config.divisor`."""
@@ -108,7 +149,8 @@ class DMAE(nn.Module):
             taps = 512  # 0.9^512 is below 1e-23: as good as the infinite response
             powers = torch.arange(taps - 1, -1, -1, device=signal.device, dtype=signal.dtype)
             kernel = (self.config.pre_emphasis**powers).expand(2, 1, taps)
-            signal = functional.conv1d(functional.pad(signal, (taps - 1, 0)), kernel, groups=2)
+            with torch.autocast(signal.device.type, enabled=False):  # 8 bits of mantissa would be heard
+                signal = functional.conv1d(functional.pad(signal, (taps - 1, 0)), kernel, groups=2)
         return signal / self.config.gain
 
 

@@ -30,6 +30,7 @@ LOG_EVERY = 10  # steps between rows of the log
 Loss = Callable[[nn.Module, Any, torch.Generator], Tensor]  # (model, batch, noise source) -> loss of each example [B]
 Batches = Callable[[int], Iterator[Any]]  # first step -> endless batches
 Validate = Callable[[nn.Module], dict[str, Any]]  # EMA model -> figures for the log
+Settle = Callable[[nn.Module], None]  # bring statistics of the EMA model's activations up to date
 Preview = Callable[[nn.Module, Path], None]  # (EMA model, folder to draw in)
 
 
@@ -43,6 +44,7 @@ class Run:
     provenance: dict[str, Any]
     batches: Batches
     loss: Loss
+    settle: Settle
     validate: Validate
     preview: Preview
     budget: float | None = None  # seconds of training in all; None: until `steps`
@@ -64,6 +66,7 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
     SIGINT and SIGTERM finish the step, save and return. UserError where the run's checkpoint is of another
     configuration, or the loss stops being finite.
     """
+    run.settle(model)
     ema = averaged_copy(model)
     optimizer = make_optimizer(model, config)
     first, spent = _resume(run, model, ema, optimizer)
@@ -75,7 +78,7 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
     shown = started
     with _signals() as interrupted, progress(f"train {run.kind}", total, unit) as advance:
         batches = run.batches(first)
-        over = False
+        over = stopped = False
         while not over:
             before = time.monotonic()
             batch = next(batches)
@@ -84,22 +87,30 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
             step += 1
             now = time.monotonic()
             seconds = spent + now - started
-            over = step >= config.steps or interrupted() or (run.budget is not None and seconds >= run.budget)
+            stopped = interrupted()
+            over = stopped or step >= config.steps or (run.budget is not None and seconds >= run.budget)
             if over or step % LOG_EVERY == 0:
                 row = _row(step, loss, seconds, (step - first) / (now - started), waited / (now - started))
                 append_row(run.folder, row)
                 advance(step % LOG_EVERY or LOG_EVERY if run.budget is None else now - shown, f"loss {row['loss']:.4f}")
                 shown = now
-            if over or step % config.checkpoint_every == 0:
+            save, validate, preview = (
+                over or step % every == 0
+                for every in (config.checkpoint_every, config.validate_every, config.preview_every)
+            )
+            if save or validate or preview:
+                run.settle(ema)
+            if save:
+                _finite(loss, step)
                 _save(run, config, model, ema, optimizer, step, seconds)
-            if interrupted():
+            if stopped:
                 break
-            if over or step % config.validate_every == 0:
+            if validate:
                 append_row(run.folder, {"step": step, **run.validate(ema)})
-            if over or step % config.preview_every == 0:
+            if preview:
                 run.preview(ema, run.folder / "previews" / f"step-{step:08}")
     seconds = spent + time.monotonic() - started
-    return FitResult(step=step, seconds=seconds, new_steps=step - first, interrupted=interrupted())
+    return FitResult(step=step, seconds=seconds, new_steps=step - first, interrupted=stopped)
 
 
 def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
@@ -138,19 +149,24 @@ def _train_step(
 
 def _row(step: int, loss: Tensor, seconds: float, rate: float, data_wait: float) -> dict[str, Any]:
     """A line of the log; UserError where the loss is no longer a number."""
+    return {
+        "step": step,
+        "loss": _finite(loss, step),
+        "seconds": round(seconds, 2),
+        "steps_per_second": round(rate, 3),
+        "data_wait": round(data_wait, 4),
+    }
+
+
+def _finite(loss: Tensor, step: int) -> float:
+    """The loss as a number; UserError where it is none, before anything is saved."""
     value = loss.item()
     if not math.isfinite(value):
         raise UserError(
             f"the loss is {value} at step {step}. The last checkpoint is good: lower learning_rate in mousai.toml "
             "and run the same command again."
         )
-    return {
-        "step": step,
-        "loss": value,
-        "seconds": round(seconds, 2),
-        "steps_per_second": round(rate, 3),
-        "data_wait": round(data_wait, 4),
-    }
+    return value
 
 
 def _resume(run: Run, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:

@@ -1,22 +1,33 @@
 """From text to audio: both stages and the text encoder together (Moûsai, equation 6)."""
 
 import dataclasses
+import json
 import math
-from collections.abc import Sequence
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from mousai.audio import SAMPLE_RATE
-from mousai.checkpoint import Checkpoint, load_checkpoint
+from mousai.audio import SAMPLE_RATE, Waveform, write_audio
+from mousai.checkpoint import Checkpoint, load_checkpoint, weights_id
 from mousai.config import DMAEConfig, GeneratorConfig, from_dict
 from mousai.dmae import DMAE
 from mousai.errors import UserError
 from mousai.generator import Generator
+from mousai.mel import log_mel_distance
+from mousai.pictures import draw_mels
+from mousai.progress import progress
 from mousai.seeds import seed_of
+from mousai.storage import hash_of, publish_folder, write_json
 from mousai.text import TextEncoder
 
 
@@ -28,7 +39,6 @@ class Settings:
     steps: int = 50
     decoder_steps: int = 50
     cfg: float = 5.0
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +103,7 @@ def load_cascade(generator: Path, latents: Path, device: torch.device) -> Cascad
 
 def frozen_dmae(latents: Path, checkpoint: Checkpoint) -> Path:
     """The folder of the DMAE that a generator's checkpoint belongs to."""
-    folder = latents / checkpoint.provenance["encoder"] / "dmae"
+    folder = latents / str(checkpoint.provenance["encoder"]) / "dmae"
     if not (folder / "checkpoint.json").exists():
         raise UserError(
             f"the generator was trained on the latents of DMAE {checkpoint.provenance['encoder']}, and {folder} is "
@@ -102,6 +112,84 @@ def frozen_dmae(latents: Path, checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def describe(settings: Settings, prompt: str, seed: int, cascade: Cascade) -> dict[str, Any]:
-    """What the JSON beside a piece, and its tags, say."""
-    return {**dataclasses.asdict(settings), "seed": seed, "prompt": prompt, **cascade.about}
+def freeze(checkpoint: Path, latents: Path) -> Path:
+    """Copy a DMAE's checkpoint, EMA weights only, to `latents`/ID/dmae, where retention does not reach; that folder."""
+    load_checkpoint(checkpoint, "dmae")  # a damaged one, or one of another kind, stops here
+    folder = latents / weights_id(checkpoint) / "dmae"
+    if not (folder / "checkpoint.json").exists():
+        with publish_folder(folder) as temporary:
+            for name in ("ema.safetensors", "checkpoint.json"):
+                shutil.copyfile(checkpoint / name, temporary / name)
+    return folder
+
+
+def latent_encoder(dmae: DMAE) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+    """The DMAE's encoder as a function of arrays: audio [B, 2, T] -> latents [B, 32, L]."""
+    device = next(dmae.parameters()).device
+
+    @torch.no_grad()
+    def encode(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        with _precision(device):
+            return dmae.encode(torch.from_numpy(audio).to(device)).float().cpu().numpy()
+
+    return encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A generated file."""
+
+    path: Path
+    prompt: str
+    seed: int
+    seconds: float
+    took: float  # seconds of computing; 0 where the file was there already
+
+
+def write_piece(
+    cascade: Cascade, prompt: str, seed: int, settings: Settings, folder: Path, audio_format: str = "wav"
+) -> Piece:
+    """Generate one piece into `folder`, named after its prompt and a hash of all that decides it.
+
+    Its settings are in the file's tags and in a JSON beside it, which is written last. What is there is kept.
+    """
+    facts = {**dataclasses.asdict(settings), "prompt": prompt, "seed": seed, **cascade.about}
+    words = "-".join(re.findall(r"\w+", prompt.lower()))[:60] or "no-prompt"
+    path = folder / f"{words}-{hash_of(facts)[:8]}.{audio_format}"
+    took = 0.0
+    if not (path.exists() and path.with_suffix(".json").exists()):
+        started = time.monotonic()
+        with progress("generate", 2, "stages") as advance:
+            latents = cascade.latents([prompt], [seed], settings)
+            advance(1, prompt)
+            audio = cascade.audio(latents, [seed], settings)[0].cpu()
+        took = time.monotonic() - started
+        write_audio(path, audio.numpy(), title=prompt, comment=json.dumps(facts, ensure_ascii=False))
+        write_json(path.with_suffix(".json"), facts)
+    return Piece(path=path, prompt=prompt, seed=seed, seconds=settings.seconds, took=took)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What stage 1 alone made of a piece of audio."""
+
+    path: Path
+    picture: Path
+    log_mel_distance: float  # dB
+
+
+@torch.no_grad()
+def reconstruct_audio(dmae: DMAE, audio: Waveform, folder: Path, name: str, steps: int, seed: int) -> Reconstruction:
+    """Encode and decode [2, T] in [-1, 1]; writes NAME-true.wav, NAME-decoded.wav and NAME.png into `folder`."""
+    device = next(dmae.parameters()).device
+    true = torch.from_numpy(audio)
+    padded = functional.pad(true, (0, -true.shape[1] % dmae.config.divisor))
+    with _precision(device):
+        latent = dmae.encode(padded[None].to(device))
+        decoded = dmae.decode(latent, [seed_of(seed, "decoder")], steps)[0, :, : true.shape[1]].float().cpu()
+    distance = log_mel_distance(true, decoded).item()
+    path, picture = folder / f"{name}-decoded.wav", folder / f"{name}.png"
+    write_audio(folder / f"{name}-true.wav", audio)
+    write_audio(path, decoded.numpy(), title=name)
+    draw_mels(picture, [("true", true), (f"auto-encoded, {distance:.1f} dB apart", decoded)])
+    return Reconstruction(path=path, picture=picture, log_mel_distance=distance)

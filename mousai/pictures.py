@@ -33,9 +33,10 @@ def draw_mels(path: Path, sounds: Sequence[tuple[str, Tensor]]) -> None:
     with _figure(path, len(sounds), 1, (8, 2.2 * len(sounds))) as axes:
         for axis, (title, _), mel in zip(axes, sounds, mels, strict=True):
             seconds = mel.shape[-1] * HOP / SAMPLE_RATE
-            axis.imshow(mel, origin="lower", aspect="auto", vmin=top - RANGE_DB, vmax=top, cmap="magma",
+            axis.imshow(mel.numpy(), origin="lower", aspect="auto", vmin=top - RANGE_DB, vmax=top, cmap="magma",
                         extent=(0, seconds, 0, mel.shape[0]))  # fmt: skip
-            axis.set(title=title, ylabel="mel band")
+            axis.set_title(title, parse_math=False)  # "Ca$h $tar" is no formula
+            axis.set_ylabel("mel band")
         axes[-1].set_xlabel("seconds")
 
 

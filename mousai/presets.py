@@ -108,10 +108,11 @@ MICRO = Preset(
             in_channels=128,
             levels=dmae_levels((128, 160, 192, 256), (1, 4, 4, 2), (1, 2, 2, 2), 32, depth=2),
             time_features=256,
+            open_branches=True,
         ),
-        encoder=EncoderConfig(channels=160, downs=((2, 1), (2, 2)), magnitude="log", latent_norm=True),
+        encoder=EncoderConfig(channels=160, downs=((2, 1), (2, 2)), magnitude="log", whiten=True),
         stem_init="dct",
-        gain=10.0,
+        gain=25.0,
         pre_emphasis=0.9,
     ),
     generator=GeneratorConfig(
@@ -141,10 +142,11 @@ TINY = Preset(
             in_channels=128,
             levels=dmae_levels((128, 160, 192), (1, 4, 4), (1, 1, 2), 32, depth=2),
             time_features=128,
+            open_branches=True,
         ),
-        encoder=EncoderConfig(channels=128, downs=((2, 1), (2, 1)), magnitude="log", latent_norm=True),
+        encoder=EncoderConfig(channels=128, downs=((2, 1), (2, 1)), magnitude="log", whiten=True),
         stem_init="dct",
-        gain=10.0,
+        gain=25.0,
         pre_emphasis=0.9,
     ),
     generator=GeneratorConfig(
@@ -160,7 +162,7 @@ TINY = Preset(
         whiten=True,
     ),
     train_dmae=FitConfig(
-        length=2**15, steps=20_000, batch_size=4, learning_rate=2e-3,
+        length=2**15, steps=20_000, batch_size=4, learning_rate=1e-3,
         checkpoint_every=500, validate_every=250, preview_every=1_000, validation_examples=16,
     ),
     train_generator=FitConfig(

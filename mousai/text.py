@@ -4,7 +4,7 @@ Shapes in this file: B batch, N text tokens, D text features.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ class TextEncoder:
     def __init__(self, name: str, length: int, device: torch.device) -> None:
         """Load `name`: a model hub's name, a folder, or "minilm"; UserError where it cannot be had."""
         self.name, self.length, self.device = name, length, device
-        self.tokenizer, self.model = _load(name)
-        self.model = self.model.eval().requires_grad_(False).to(device)
+        self.tokenizer = _load_tokenizer(name)
+        self.model = load_text_model(name).eval().requires_grad_(False).to(device)
         if device.type == "cuda":
             self.model = self.model.bfloat16()
         self.features = int(self.model.config.hidden_size)
@@ -50,29 +50,51 @@ class TextEncoder:
         padding = self.length - mask.shape[1]
         return functional.pad(hidden, (0, 0, 0, padding)), functional.pad(mask.bool(), (0, padding))
 
-    def shares(self, prompts: Sequence[str]) -> TokenShares:
-        """How much of `prompts` is unknown to the vocabulary, and how many are cut."""
-        ids = [self.tokenizer(prompt, verbose=False)["input_ids"] for prompt in prompts]
-        tokens = [token for prompt in ids for token in prompt]
-        return TokenShares(
-            num_prompts=len(prompts),
-            unknown=tokens.count(self.tokenizer.unk_token_id) / max(1, len(tokens)),
-            truncated=sum(len(prompt) > self.length for prompt in ids) / max(1, len(prompts)),
-        )
+
+def token_shares(name: str, length: int, prompts: Sequence[str]) -> TokenShares:
+    """How much of `prompts` the vocabulary of the encoder `name` lacks, and how many are over `length` tokens."""
+    tokenizer = _load_tokenizer(name)
+    ids = [tokenizer(prompt, verbose=False)["input_ids"] for prompt in prompts]
+    tokens = [token for prompt in ids for token in prompt]
+    return TokenShares(
+        num_prompts=len(prompts),
+        unknown=tokens.count(tokenizer.unk_token_id) / max(1, len(tokens)),
+        truncated=sum(len(prompt) > length for prompt in ids) / max(1, len(prompts)),
+    )
 
 
-def _load(name: str) -> tuple[Any, Any]:
-    """Tokenizer and encoder; of encoder-decoder models only the encoder."""
+def load_text_model(name: str, *, weights: bool = True) -> Any:
+    """The encoder called `name`, of encoder-decoder models only the encoder half; random where not `weights`.
+
+    UserError, with the ways to bring it, where it cannot be had.
+    """
+    import transformers
+
+    def load(source: str) -> Any:
+        config = transformers.AutoConfig.from_pretrained(source)
+        kinds = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+        kind = getattr(transformers, kinds.get(config.model_type, "AutoModel"))
+        if weights:
+            return kind.from_pretrained(source)
+        return kind(config) if config.model_type in kinds else kind.from_config(config)
+
+    return _fetch(name, load)
+
+
+def _load_tokenizer(name: str) -> Any:
+    import transformers
+
+    return _fetch(name, transformers.AutoTokenizer.from_pretrained)
+
+
+def _fetch(name: str, load: Callable[[str], Any]) -> Any:
+    """load(where `name` lies); a UserError that says how to bring it where that fails."""
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    source = str(_minilm_folder()) if name == MINILM else name
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
-        kinds = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
-        kind = getattr(transformers, kinds.get(config.model_type, "AutoModel"))
-        return transformers.AutoTokenizer.from_pretrained(source), kind.from_pretrained(source)
+        return load(str(_minilm_folder()) if name == MINILM else name)
     except (OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise UserError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mousai.audio import write_audio
 from mousai.batches import AudioBatch
+from mousai.config import DMAEConfig
 from mousai.diffusion import v_loss, wiener_loss
 from mousai.dmae import DMAE
 from mousai.mel import log_mel_distance
@@ -60,13 +61,26 @@ def others(track_ids: list[str]) -> list[int]:
     ]
 
 
+def build_dmae(config: DMAEConfig, seed: int, device: torch.device) -> DMAE:
+    """A DMAE with the initial weights that `seed` names."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "dmae"))
+        return DMAE(config).to(device)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DMAEWatch:
-    """The held-out examples of a run and the spectrum of its training data."""
+    """The held-out examples of a run, and what it must know of its training data."""
 
     examples: AudioBatch
+    calibration: AudioBatch  # of the training split
     power: Tensor
     seed: int
+
+    def settle(self, model: nn.Module) -> None:
+        """Bring the statistics of the averaged model's latents up to date."""
+        dmae = cast(DMAE, model)
+        dmae.settle(self.calibration.audio.to(next(dmae.parameters()).device))
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, Any]:

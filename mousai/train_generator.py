@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from mousai.audio import write_audio
 from mousai.batches import LatentBatch
+from mousai.config import GeneratorConfig
 from mousai.diffusion import v_loss, wiener_loss
+from mousai.errors import UserError
 from mousai.generator import Generator
 from mousai.pictures import draw_mels
 from mousai.seeds import seed_of
@@ -41,6 +43,26 @@ def generator_loss(
     text, mask = generator.without_text(*encoder(batch.prompts), dropped)
     valid = valid_mask(batch.valid_frames, x_0)
     return v_loss(partial(generator.velocity, text=text, mask=mask), x_0, eps, sigma, valid)
+
+
+def build_generator(
+    config: GeneratorConfig, statistics: tuple[Tensor, Tensor], seed: int, device: torch.device
+) -> tuple[Generator, TextEncoder]:
+    """A generator with the initial weights that `seed` names, and its text encoder.
+
+    `statistics` are mean and std [32] of the training latents. UserError where the encoder's width is not the config's.
+    """
+    encoder = TextEncoder(config.text_encoder, config.text_length, device)
+    if encoder.features != config.unet.text_features:
+        raise UserError(
+            f"the text encoder {config.text_encoder} has {encoder.features} features, and the generator expects "
+            f"{config.unet.text_features}: set text_features = {encoder.features} under [generator.unet] in mousai.toml"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "generator"))
+        generator = Generator(config)
+    generator.set_statistics(*statistics)
+    return generator.to(device), encoder
 
 
 @dataclass(frozen=True, kw_only=True)

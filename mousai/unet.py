@@ -59,7 +59,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_1(functional.silu(self.norm_1(x)))
         h = self.conv_2(functional.silu(self.norm_2(h)))
-        return cast(Tensor, self.shortcut(x)) + h
+        return cast(Tensor, self.shortcut(x) + h)
 
 
 class Modulation(nn.Module):
@@ -72,7 +72,8 @@ class Modulation(nn.Module):
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         scale, shift = self.linear(features)[:, :, None].chunk(2, dim=1)
         variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)  # over channels, at each position
-        return (x - mean) * torch.rsqrt(variance + 1e-6) * (1 + scale) + shift
+        normalised = (x - mean) * torch.rsqrt(variance + 1e-6)
+        return normalised * (1 + cast(Tensor, scale)) + cast(Tensor, shift)
 
 
 class Inject(nn.Module):
@@ -154,6 +155,8 @@ class Block(nn.Module):
         self.items_out = nn.ModuleList(Item(config, level) for _ in range(level.items))
         self.up = nn.Conv1d(level.channels, in_channels, 3, padding=1)
         self.scale = nn.Linear(config.time_features, in_channels)
+        if config.open_branches:
+            nn.init.ones_(self.scale.bias)
 
     def forward(self, x: Tensor, given: Conditions) -> Tensor:
         h = self.down(x)

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from mousai.config import Preset, from_dict
 from mousai.errors import UserError
 from mousai.presets import find_preset
-from mousai.storage import publish
+from mousai.storage import publish, read_json, write_json
 
 FILE = "mousai.toml"
+_CURRENT = "encoder.json"  # in latents/: whose latents the generator trains on
 
 TEMPLATE = """\
 # A mousai workspace. Every number of the preset can be overridden here; `mousai params` shows what results.
@@ -95,6 +96,20 @@ class Workspace:
     def generated(self) -> Path:
         return self.folder / self.paths.generated
 
+    def use_latents(self, encoder: str) -> None:
+        """Make the latents of the DMAE with this id the current ones."""
+        write_json(self.latents / _CURRENT, {"encoder": encoder})
+
+    def has_latents(self) -> bool:
+        """Whether encode-latents has run."""
+        return (self.latents / _CURRENT).exists()
+
+    def encoder(self) -> str:
+        """The id of the DMAE whose latents are current; UserError where there are none."""
+        if not self.has_latents():
+            raise UserError(f"{self.latents} holds no latents. Make them with: mousai encode-latents")
+        return str(read_json(self.latents / _CURRENT)["encoder"])
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the workspace for one writing command; UserError while another one does."""
@@ -136,9 +151,10 @@ def open_workspace(folder: Path) -> Workspace:
     if "preset" not in values:
         raise UserError(f'{path} names no preset: add a line such as preset = "paper"')
     base = find_preset(values.pop("preset"))
-    settings = {
-        "paths": from_dict(Paths, values.pop("paths", {}), f"{path} [paths]"),
-        "ingest": from_dict(IngestSettings, values.pop("ingest", {}), f"{path} [ingest]"),
-        "shard": from_dict(ShardSettings, values.pop("shard", {}), f"{path} [shard]"),
-    }
-    return Workspace(folder=folder, preset=from_dict(Preset, values, str(path), base), **settings)
+    return Workspace(
+        folder=folder,
+        paths=from_dict(Paths, values.pop("paths", {}), f"{path} [paths]"),
+        ingest=from_dict(IngestSettings, values.pop("ingest", {}), f"{path} [ingest]"),
+        shard=from_dict(ShardSettings, values.pop("shard", {}), f"{path} [shard]"),
+        preset=from_dict(Preset, values, str(path), base),  # what is left
+    )

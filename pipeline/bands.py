@@ -66,19 +66,18 @@ Stem = Callable[[Score, np.random.Generator], Sound]
 def drum(make: Callable[..., Sound], *patterns: str, pan: float = 0.0) -> Stem:
     """The stem of the drum that `make(rate, rng=rng)` builds, each hit a little different in loudness."""
 
-    def stem(score: Score, rng: np.random.Generator) -> Sound:
+    def part(score: Score, rng: np.random.Generator) -> Sound:
         sound, stem = make(score.rate, rng=rng), score.blank()
         for step, loud in score.hits(*patterns):
             add(stem, sound, score.start(step), loud * rng.uniform(0.85, 1.0), pan)
         return stem
 
-    return stem
+    return part
 
 
 def sampled(make: Callable[..., Sound], *patterns: str) -> Stem:
     """The same drum from an old sampler, which keeps little above 4 kHz."""
-    clean = drum(make, *patterns)
-    return lambda score, rng: play.filtered(clean(score, rng), score.rate, high=4_000)
+    return drum(lambda rate, rng: play.filtered(make(rate, rng=rng), rate, high=4_000), *patterns)
 
 
 def tune(score: Score, rng: np.random.Generator, *rhythms: str) -> Iterator[tuple[int, int, int]]:
@@ -190,12 +189,12 @@ def old_record(score: Score, rng: np.random.Generator) -> Sound:
 
 def vinyl(score: Score, rng: np.random.Generator) -> Sound:
     """The hiss and crackle of an old record: about eight clicks a second."""
-    stem = score.blank()
-    length = score.length(STEPS)
-    stem[:, :length] = 0.05 * rng.standard_normal(length)
+    stem, length = score.blank(), score.length(STEPS)
+    noise = np.float32(0.05) * rng.standard_normal(length, np.float32)
     clicks = rng.integers(0, length, 8 * length // score.rate)
-    stem[:, clicks] += rng.exponential(1.5, len(clicks)) * rng.choice((-1, 1), len(clicks))
-    return play.filtered(stem, score.rate, low=800, high=5_000)
+    noise[clicks] += rng.exponential(1.5, len(clicks)) * rng.choice((-1, 1), len(clicks))
+    add(stem, play.filtered(noise, score.rate, low=800, high=5_000), 0)
+    return stem
 
 
 # --------------------------------------------------------------------------------------------------------- metal

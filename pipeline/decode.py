@@ -12,6 +12,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import BinaryIO, Protocol
@@ -43,9 +44,7 @@ _SIGNATURES = re.compile(
     rb"|\x1a\x45\xdf\xa3",  # Matroska
     re.DOTALL,
 )
-_SYNC = re.compile(
-    rb"\xff[\xe2-\xe7\xf0-\xff]|\x0b\x77|\x7f\xfe\x80\x01"
-)  # MPEG audio and ADTS, AC-3, DTS; proves little
+_SYNC = re.compile(rb"\xff[\xe2-\xe7\xf0-\xff]|\x0b\x77|\x7f\xfe\x80\x01")  # MPEG audio, AC-3, DTS: proves little
 _RAW_SUFFIXES = frozenset({".aac", ".ac3", ".dts", ".eac3", ".mp1", ".mp2", ".mp3", ".mpga"})
 
 _ENCRYPTED_TAGS = frozenset({"drms", "enca", "aavd"})  # FairPlay, Common Encryption, Audible
@@ -61,6 +60,7 @@ _TAGS_BEHIND = re.compile(rb"ID3|\xff|fLaC|MAC |TTA|tBaK|wvpk|MP")
 _OPTIONS = {"protocol_whitelist": "none"}  # FFmpeg opens nothing that a playlist or a reference points to
 _BLOCK = SAMPLE_RATE  # samples of the file that are handled together
 _RATES = range(1_000, 4_000_000)  # Hz, up to DSD512; another is a broken header, and would swell without bound
+_MOST_CHANNELS = 64  # that FFmpeg converts
 _LOUDEST = 1e6  # 120 dB above full scale: no recording, but a float file's garbage
 
 
@@ -192,8 +192,9 @@ def _audio_stream(container: InputContainer) -> AudioStream:
     stream = container.streams.audio[0]
     if stream.codec_context is None:  # so it is where FFmpeg has no decoder, whatever PyAV's stubs say
         raise Unusable(Reason.UNSUPPORTED_CODEC, f"{container.format.name} with a codec that FFmpeg does not know")
-    if stream.codec_context.codec_tag in _ENCRYPTED_TAGS:
-        raise Unusable(Reason.DRM, f"encrypted: {stream.codec_context.codec_tag}")
+    with suppress(UnicodeDecodeError):  # PyAV insists on ASCII
+        if stream.codec_context.codec_tag in _ENCRYPTED_TAGS:
+            raise Unusable(Reason.DRM, f"encrypted: {stream.codec_context.codec_tag}")
     stream.codec_context.thread_count = 1  # the files themselves are read in parallel
     return stream
 
@@ -216,7 +217,7 @@ def _frames_of(container: InputContainer, stream: AudioStream, tally: _Tally) ->
             tally.errors += 1  # a demuxer that fails has ended: the next turn returns
             continue
         for frame in frames:
-            if frame.sample_rate not in _RATES:
+            if frame.sample_rate not in _RATES or frame.layout.nb_channels > _MOST_CHANNELS:
                 tally.errors += 1
                 continue
             tally.sample_rate = tally.sample_rate or frame.sample_rate

@@ -84,14 +84,14 @@ def encode_latents(shards: Path, latents: Path, encoder: Encoder, *, batch_size:
             samples = _samples(shards / split, name, encoder, batch_size, pool, advance)
             duration = functools.partial(_duration, encoder.hop)
             write_shard(folder / split, name, split, plans[split, name], samples, duration)
-    stats = [read_stats(folder / split, name) for split, name in plans]
+    made = [read_stats(folder / split, name) for split, name in plans]
     return LatentSummary(
         num_made=len(waiting),
         num_kept=len(plans) - len(waiting),
         num_removed=len(orphans),
-        num_chunks=sum(each.num_chunks for each in stats),
-        duration=sum(each.duration for each in stats),
-        bytes=sum(each.bytes for each in stats),
+        num_chunks=sum(each.num_chunks for each in made),
+        duration=sum(each.duration for each in made),
+        bytes=sum(each.bytes for each in made),
     )
 
 

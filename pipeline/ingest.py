@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from pipeline.tags import read_tags
 
 Row = Track | Rejected
 
-_BATCH = 8  # files a job
+_BATCH = 4  # files a job
 _SAVE_EVERY = 30.0  # seconds of reading that a kill may cost
 _RETRIED = (Reason.UNREADABLE, Reason.CHANGED)  # the cure need not change size or time
 
@@ -87,18 +87,20 @@ def ingest(
     files, rows = _walk_all(roots, all_libraries, old)
     known = old | _read_parts(parts)
     stale = []
+    num_other = 0
     for file in files:
         row = known.get(os.fsencode(file.path))
-        if row is None or _is_stale(row, file, tags_only, min_duration):
-            stale.append(file)
-        else:
+        if row is not None and not _is_stale(row, file, tags_only, min_duration):
             rows.append(row if row.library == file.library else replace(row, library=file.library))
+        elif _is_other(file.path):
+            num_other += 1
+        else:
+            stale.append(file)
     batches = [
         _Batch(files=tuple(stale[start : start + _BATCH]), tags_only=tags_only, min_duration=min_duration)
         for start in range(0, len(stale), _BATCH)
     ]
-    fresh = _read_all(batches, parts, workers)
-    rows += fresh
+    rows += _read_all(batches, parts, workers)
     for root in roots:
         if not any(_is_within(row.raw_path, root) for row in rows):
             raise UserError(f"{root} holds no audio. Name the folder that holds your music: mousai ingest ~/Music")
@@ -107,12 +109,9 @@ def ingest(
     new = _by_path(rows)
     new_facts = {"libraries": [str(library) for library in all_libraries]}
     if new != old or new_facts != facts:
-        write_table(
-            manifests / "rejected.parquet", Rejected, [row for row in new.values() if isinstance(row, Rejected)]
-        )
-        write_table(tracks_path, Track, [row for row in new.values() if isinstance(row, Track)], **new_facts)
+        _write_rows(manifests, "", new.values(), **new_facts)
     shutil.rmtree(parts, ignore_errors=True)
-    return _summarize(old, new, num_other=len(stale) - len(fresh), tags_only=tags_only)
+    return _summarize(old, new, num_other=num_other, tags_only=tags_only)
 
 
 def _summarize(old: dict[bytes, Row], new: dict[bytes, Row], num_other: int, tags_only: bool) -> IngestSummary:
@@ -159,8 +158,15 @@ def _read_parts(parts: Path) -> dict[bytes, Row]:
 
 def _write_part(parts: Path, rows: Sequence[Row]) -> None:
     number = sum(1 for _ in parts.glob("*-tracks.parquet"))
-    for name, record in (("rejected", Rejected), ("tracks", Track)):  # tracks last: they show that the part is whole
-        write_table(parts / f"{number:06}-{name}.parquet", record, [row for row in rows if isinstance(row, record)])
+    _write_rows(parts, f"{number:06}-", rows)
+
+
+def _write_rows(folder: Path, prefix: str, rows: Collection[Row], **facts: object) -> None:
+    """Both tables, tracks last: where they are, the rejects are."""
+    tracks = [row for row in rows if isinstance(row, Track)]
+    rejected = [row for row in rows if isinstance(row, Rejected)]
+    write_table(folder / f"{prefix}rejected.parquet", Rejected, rejected)
+    write_table(folder / f"{prefix}tracks.parquet", Track, tracks, **facts)
 
 
 def _is_stale(row: Row, file: _File, tags_only: bool, min_duration: float) -> bool:
@@ -210,9 +216,7 @@ def _walk(root: Path, library: str, reject: Callable[[Rejected], None]) -> Itera
 
     def unreadable(error: OSError) -> None:
         if Path(error.filename) == root:
-            raise UserError(
-                f"{root}: {error.strerror}. Mount or name the folder that holds your music: mousai ingest DIR"
-            )
+            raise UserError(f"{root}: {error.strerror}. Mount it, or name the folder of your music: mousai ingest DIR")
         reject(_rejected(_File(path=Path(error.filename), library=library), Reason.UNREADABLE, str(error.strerror)))
 
     folders: Iterable[tuple[str, list[str], list[str]]] = os.walk(root, onerror=unreadable)
@@ -232,14 +236,30 @@ def _walk(root: Path, library: str, reject: Callable[[Rejected], None]) -> Itera
                 yield _File(path=path, library=library, size=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
+def _is_audio_by_name(path: Path) -> bool:
+    return path.suffix.lower() in AUDIO_SUFFIXES
+
+
+def _is_other(path: Path) -> bool:
+    """Whether a file is no audio and does not pretend to be; AppleDouble beside a song is no pretence."""
+    named_audio = _is_audio_by_name(path)
+    if named_audio and not path.name.startswith("._"):
+        return False
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError:
+        return not named_audio
+    return not looks_like_audio(head, path.suffix) and (not named_audio or is_apple_double(head))
+
+
 # What a file holds
 
 
 def _read_all(batches: Sequence[_Batch], parts: Path, workers: int) -> list[Row]:
     """A row of every file that is audio by name or content; what is read is saved in `parts` on the way."""
     rows: list[Row] = []
-    num_saved = num_rejected = 0
-    saved = time.monotonic()
+    num_saved, num_rejected, saved = 0, 0, time.monotonic()
     with progress("reading", sum(len(batch.files) for batch in batches), "files") as advance:
         try:
             for batch, found in run_jobs(_read_batch, batches, workers):
@@ -256,12 +276,10 @@ def _read_all(batches: Sequence[_Batch], parts: Path, workers: int) -> list[Row]
 
 
 def _read_batch(batch: _Batch) -> list[Row]:
-    rows = (_read_file(file, batch.tags_only, batch.min_duration) for file in batch.files)
-    return [row for row in rows if row is not None]
+    return [_read_file(file, batch.tags_only, batch.min_duration) for file in batch.files]
 
 
-def _read_file(file: _File, tags_only: bool, min_duration: float) -> Row | None:
-    """The row of one file; None where it is not audio and does not pretend to be."""
+def _read_file(file: _File, tags_only: bool, min_duration: float) -> Row:
     try:
         row = _read_content(file, tags_only, min_duration)
     except Unusable as error:
@@ -272,9 +290,7 @@ def _read_file(file: _File, tags_only: bool, min_duration: float) -> Row | None:
         return _rejected(file, Reason.UNREADABLE, error.strerror or str(error))
     except Exception as error:  # whatever one file does to a decoder must not stop a library; the row tells
         row = _rejected(file, Reason.DECODE_FAILED, f"{type(error).__name__}: {error}")
-    if row is not None and not _is_as_seen(file):
-        return _rejected(file, Reason.CHANGED, "it changed or vanished while it was read")
-    return row
+    return row if _is_as_seen(file) else _rejected(file, Reason.CHANGED, "it changed while it was read")
 
 
 def _is_as_seen(file: _File) -> bool:
@@ -282,15 +298,13 @@ def _is_as_seen(file: _File) -> bool:
         status = file.path.stat()
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
+    return (file.size, file.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
-def _read_content(file: _File, tags_only: bool, min_duration: float) -> Row | None:
+def _read_content(file: _File, tags_only: bool, min_duration: float) -> Row:
     with file.path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
         if not looks_like_audio(head, file.path.suffix):
-            if not _is_audio_by_name(file.path) or (file.path.name.startswith("._") and is_apple_double(head)):
-                return None
             reason = Reason.NOT_AUDIO if head else Reason.EMPTY
             return _rejected(file, reason, f"it starts with {head[:16]!r}" if head else "0 bytes")
         tags = read_tags(stream)
@@ -329,10 +343,6 @@ def _rejected(file: _File, reason: Reason, detail: str) -> Rejected:
 def _shown(path: Path) -> str:
     """A path for people and Parquet: bytes that are not UTF-8 as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _is_audio_by_name(path: Path) -> bool:
-    return path.suffix.lower() in AUDIO_SUFFIXES
 
 
 def _shorter_than(min_duration: float) -> str:

@@ -140,6 +140,17 @@ def latent_examples(
     return _read_latents(chosen, prompts, frames)
 
 
+def latent_statistics(latents: Path) -> tuple[Tensor, Tensor]:
+    """Mean and std of each channel [32] over all valid frames of the training latents."""
+    members = shard_members(latents / "train", LatentMember, "mousai encode-latents")
+    rows = [row for shard in members for _, row in shard]
+    weights = np.array([row.valid_frames for row in rows], dtype=np.float64)[:, None]
+    means, stds = np.array([row.mean for row in rows]), np.array([row.std for row in rows])
+    mean = (weights * means).sum(axis=0) / weights.sum()
+    variance = (weights * (stds**2 + (means - mean) ** 2)).sum(axis=0) / weights.sum()
+    return torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(variance)).float()
+
+
 def _read_latents(chosen: Members, prompts: list[str], frames: int) -> LatentBatch:
     latents = [load_latent(tar, row) for tar, row in chosen]
     batch = torch.zeros(len(chosen), latents[0].shape[0], frames)

@@ -204,9 +204,10 @@ def _mastered(mix: Sound, song: Song) -> Sound:
     mix[:, -fade:] *= np.linspace(1, 0, fade, dtype=np.float32) ** 2
     if song.channels == 1:
         mix = mix.mean(0, keepdims=True)
-    mix *= np.float32(_RMS) / np.sqrt(np.mean(mix**2))
-    limited: Sound = np.float32(_CEILING) * np.tanh(mix / np.float32(_CEILING))
-    return limited
+    mix *= np.float32(_RMS / _CEILING / np.sqrt(np.vdot(mix, mix) / mix.size))
+    np.tanh(mix, out=mix)
+    mix *= np.float32(_CEILING)
+    return mix
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,24 @@ from typing import Any, BinaryIO
 
 import mutagen
 from mutagen._vorbis import VComment
+from mutagen.aiff import AIFF
 from mutagen.apev2 import APENoHeaderError, APETextValue, APEv2
-from mutagen.asf import ASFTags
+from mutagen.asf import ASF, ASFTags
+from mutagen.dsdiff import DSDIFF
+from mutagen.dsf import DSF
+from mutagen.flac import FLAC
 from mutagen.id3 import ID3, TCON, USLT, ID3NoHeaderError, ParseID3v1, TextFrame
-from mutagen.mp4 import MP4FreeForm, MP4Tags
+from mutagen.mp4 import MP4, MP4FreeForm, MP4Tags
+from mutagen.oggflac import OggFLAC
+from mutagen.oggopus import OggOpus
+from mutagen.oggspeex import OggSpeex
+from mutagen.oggtheora import OggTheora
+from mutagen.oggvorbis import OggVorbis
+from mutagen.wave import WAVE
 
 Texts = dict[str, list[str]]
 
+_CONTAINERS = (FLAC, OggVorbis, OggOpus, OggFLAC, OggSpeex, OggTheora, MP4, ASF, WAVE, AIFF, DSF, DSDIFF)
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200e\u200f\u2060\ufeff"))  # zero-width space, marks, joiner, BOM
 _YEAR = re.compile(r"(?<![0-9])[1-9][0-9]{3}")  # "19870331" and "2009-09-04 00:00:00", but not "0000"
 _LATEST_YEAR = 2100
@@ -94,9 +105,8 @@ def _all_tags(file: BinaryIO) -> tuple[list[Any], list[str]]:
 
 
 def _own(file: BinaryIO) -> Any:
-    """The tags of the container itself; those of MP3 hold ID3v1 mixed in and are left to the next readers."""
-    tags = getattr(mutagen.File(file), "tags", None)
-    return None if type(tags) is ID3 else tags
+    """The tags that are part of the container; None for a format whose tags stand before or behind it."""
+    return getattr(mutagen.File(file, options=_CONTAINERS), "tags", None)
 
 
 def _id3v2(file: BinaryIO) -> Any:

@@ -1,0 +1,610 @@
+"""The `mousai` command: it introduces `pipeline` (sound and files) to `mousai` (tensors); what they do lives there.
+
+Results go to stdout, progress and warnings to stderr. A mistake of the user's is one line on stderr and exit code 1.
+torch is imported only by the commands that need it, so that help comes at once.
+"""
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mousai.errors import UserError
+from mousai.progress import clock
+from mousai.workspace import Workspace, make_workspace, open_workspace
+
+if TYPE_CHECKING:
+    import torch
+
+    from mousai.config import FitConfig
+    from mousai.fit import FitResult
+    from pipeline.chunks import ChunkSummary
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace's folder.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Processes; default: all cores.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+DeviceOption = Annotated[str | None, typer.Option(help='"cuda", "cuda:1", "cpu"; default: a GPU if there is one.')]
+HERE = Path()
+
+
+def main() -> None:
+    """Run the command line; the mistakes that a user can mend become one line and exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:  # a full disk, a read-only folder: the system's own words name the file
+        _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+
+
+def _fail(message: str) -> None:
+    print(f"mousai: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+@app.callback()
+def _about() -> None:
+    """Train your own text-to-music model from a folder of music (the Moûsai paper).
+
+    The chain: init, ingest, shard, train dmae, encode-latents, train generator, generate.
+    """
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to make the workspace.")],
+    preset: Annotated[str, typer.Option(help="paper, paper-32x, small, micro or tiny.")] = "paper",
+) -> None:
+    """Make a workspace: a folder with mousai.toml, in which every other command finds its input."""
+    existed = (folder / "mousai.toml").exists()
+    workspace = make_workspace(folder, preset)
+    name = workspace.preset.name
+    state = "is a workspace already" if existed else "is now a workspace"
+    print(f"{folder} {state}, preset {name}: {workspace.preset.about}.")
+    _next("mousai ingest ~/Music", folder)
+
+
+@app.command()
+def ingest(
+    libraries: Annotated[list[Path] | None, typer.Argument(help="Folders of music; none: those known already.")] = None,
+    workspace: WorkspaceOption = HERE,
+    workers: WorkersOption = None,
+    tags_only: Annotated[bool, typer.Option("--tags-only", help="Read tags; decode nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a library: tags, decoded length and peak of every file, into manifests/tracks.parquet.
+
+    A later run reads only what is new or has changed. What cannot be used is in rejected.parquet, with the reason.
+    """
+    from pipeline.ingest import ingest as run
+
+    space = open_workspace(workspace)
+    with space.lock():
+        done = run(
+            libraries or [], space.manifests, workers=_workers(workers), tags_only=tags_only,
+            min_duration=space.ingest.min_duration,
+        )  # fmt: skip
+    if as_json:
+        return _print_json(done)
+    changes = f"{done.num_new} new or changed, {done.num_unchanged} unchanged, {done.num_gone} gone"
+    print(f"{done.num_tracks} tracks, {_hours(done.duration)}, {_size(done.bytes)} in {space.manifests} ({changes}).")
+    if done.num_rejected:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(done.reasons.items()))
+        print(f"{done.num_rejected} files rejected: {reasons} (rejected.parquet says which).")
+    _next("mousai ingest" if tags_only else "mousai shard", workspace)
+
+
+@app.command()
+def prompts(
+    workspace: WorkspaceOption = HERE,
+    show: Annotated[int, typer.Option(min=0, help="Print this many prompts as training would draw them.")] = 8,
+    step: Annotated[int, typer.Option(min=0, help="The training step to draw them for.")] = 0,
+    top: Annotated[int, typer.Option(min=0, help="Print this many of the library's frequent keywords.")] = 0,
+    tokens: Annotated[bool, typer.Option(help="Report unknown and cut tokens under the text encoder.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Plan chunks and splits (chunks.parquet) and show the prompts that training will see."""
+    from pipeline.chunks import read_chunks
+    from pipeline.manifest import read_table
+    from pipeline.prompts import draw_prompt, plain_prompt, top_keywords, tracks_by_id
+    from pipeline.records import Track
+
+    space = open_workspace(workspace)
+    with space.lock():
+        summary = _plan_chunks(space)
+    tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
+    chunks = read_chunks(space.manifests)
+    seed = space.preset.train_generator.seed
+    spread = [chunks[i * len(chunks) // show] for i in range(min(show, len(chunks)))]
+    drawn = [draw_prompt(tracks[each.track_id], each.index, each.count, seed=seed, step=step) for each in spread]
+    keywords = top_keywords(list(tracks.values()), top)
+    whole = [plain_prompt(tracks[each.track_id], each.index, each.count) for each in chunks]
+    shares = _token_shares(space, whole) if tokens else None
+    if as_json:
+        shown = {"prompts": drawn, "keywords": keywords, "tokens": shares}
+        return _print_json({**dataclasses.asdict(summary), **shown})
+    _describe_plan(summary)
+    for prompt in drawn:
+        print(f"  {prompt}")
+    for keyword, count in keywords:
+        print(f"  {count:6} {keyword}")
+    if shares is not None:
+        name = space.preset.generator.text_encoder
+        print(f"{name}: {shares['unknown']:.2%} of tokens unknown, {shares['truncated']:.2%} of prompts cut.")
+    _next("mousai shard", workspace)
+
+
+@app.command()
+def shard(workspace: WorkspaceOption = HERE, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
+    """Cut the library into chunks of 48 kHz stereo FLAC and pack them into WebDataset tars.
+
+    Chunks are planned first where that has not been done. Only shards that are missing or stale are made.
+    """
+    from pipeline.shard import shard as run
+
+    space = open_workspace(workspace)
+    with space.lock():
+        summary = _plan_chunks(space)
+        done = run(space.manifests, space.shards, audio_format=space.shard.audio_format, workers=_workers(workers))
+    if as_json:
+        return _print_json(done)
+    _describe_plan(summary)
+    nothing = "Nothing to do: " if not done.num_made and not done.num_removed else ""
+    print(
+        f"{nothing}{done.num_chunks} chunks, {_hours(done.duration)}, {_size(done.bytes)} in {space.shards} "
+        f"({done.num_made} shards made, {done.num_kept} kept, {done.num_removed} removed)."
+    )
+    for path, error in done.failures:
+        print(f"mousai: {path} is missing from its shard: {error}", file=sys.stderr)
+    if done.num_failed:
+        print(f"{done.num_failed} chunks failed. Re-read their files with: mousai ingest && mousai shard")
+    _next("mousai train dmae", workspace)
+
+
+@app.command("encode-latents")
+def encode_latents(
+    workspace: WorkspaceOption = HERE,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A DMAE's checkpoint; default: the newest of runs/dmae.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Chunks that are encoded together.")] = 4,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode every chunk once with the trained DMAE: latents [32, L] for the generator.
+
+    The DMAE is frozen beside them: the generator's checkpoints will refer to it.
+    """
+    from mousai.generate import freeze, latent_encoder, load_dmae
+    from pipeline.encode_latents import Encoder
+    from pipeline.encode_latents import encode_latents as run
+
+    space = open_workspace(workspace)
+    with space.lock():
+        frozen = freeze(checkpoint or _latest(space, "dmae"), space.latents)
+        dmae = load_dmae(frozen, _device(device))
+        encoder = Encoder(
+            encode=latent_encoder(dmae), id=frozen.parent.name, hop=dmae.config.hop, divisor=dmae.config.divisor
+        )
+        done = run(space.shards, space.latents, encoder, batch_size=batch_size, workers=_workers(workers))
+        space.use_latents(encoder.id)
+    if as_json:
+        return _print_json({**dataclasses.asdict(done), "encoder": encoder.id})
+    nothing = "Nothing to do: " if not done.num_made and not done.num_removed else ""
+    print(
+        f"{nothing}{done.num_chunks} latents, {_hours(done.duration)}, {_size(done.bytes)} "
+        f"in {space.latents / encoder.id} ({done.num_made} shards made, {done.num_kept} kept)."
+    )
+    _next("mousai train generator", workspace)
+
+
+@app.command()
+def train(
+    stage: Annotated[str | None, typer.Argument(help="dmae or generator; default: whichever is next.")] = None,
+    workspace: WorkspaceOption = HERE,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps in all; default: the preset's.")] = None,
+    budget: Annotated[str | None, typer.Option("--for", help="Time in all, such as 90s, 30m, 24h, 7d.")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start anew; the old run is kept under another name.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Loader processes; default: 0 on a CPU, else cores.")
+    ] = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a stage, resuming where the last run ended. Ctrl-C finishes the step, saves, and stops."""
+    space = open_workspace(workspace)
+    stage = stage or _next_stage(space)
+    if stage not in ("dmae", "generator"):
+        raise UserError(f"there is no stage {stage!r}: mousai train dmae, or mousai train generator")
+    seconds = None if budget is None else _parse_duration(budget)
+    chosen = _device(device)
+    if space.preset.needs_gpu and chosen.type == "cpu" and device != "cpu":
+        raise UserError(f"the preset {space.preset.name} needs a GPU, and {_why_no_gpu()} To insist: --device cpu")
+    with space.lock():
+        if restart:
+            _set_aside(space.runs / stage)
+        config = getattr(space.preset, f"train_{stage}")
+        config = config if steps is None else dataclasses.replace(config, steps=steps)
+        workers = workers if workers is not None else (0 if chosen.type == "cpu" else min(8, _workers(None)))
+        run = _train_dmae if stage == "dmae" else _train_generator
+        result = run(space, config, chosen, workers, seconds)
+    if as_json:
+        _print_json(result)
+    else:
+        _describe_training(space, stage, result)
+        _next("mousai encode-latents" if stage == "dmae" else 'mousai generate "PROMPT"', workspace)
+    if result.interrupted:
+        sys.exit(130)
+
+
+def _train_dmae(
+    space: Workspace, config: "FitConfig", device: "torch.device", workers: int, budget: float | None
+) -> "FitResult":
+    from mousai.fit import Run, fit
+    from mousai.train_dmae import DMAEWatch, build_dmae, dmae_loss, power_spectrum
+    from pipeline.load import audio_batches, audio_examples
+
+    _require_validation(space.shards, "mousai shard")
+    batches = audio_batches(
+        space.shards, length=config.length, batch_size=config.batch_size, seed=config.seed, workers=workers
+    )
+    count, length = config.validation_examples, max(config.length, 2**16)
+    training = audio_examples(space.shards, "train", length=length, count=4 * count)
+    dmae = build_dmae(space.preset.dmae, config.seed, device)
+    watch = DMAEWatch(
+        examples=audio_examples(space.shards, "val", length=length, count=count),
+        calibration=training,
+        power=power_spectrum(dmae, training.audio.to(device)),
+        seed=config.seed,
+    )
+    run = Run(
+        folder=space.runs / "dmae", kind="dmae", model_config=space.preset.dmae,
+        provenance={**_provenance(), "shards": _shards_hash(space.shards)}, batches=batches, loss=dmae_loss,
+        settle=watch.settle, validate=watch.validate, preview=watch.preview, budget=budget,
+    )  # fmt: skip
+    return fit(dmae, config, run)
+
+
+def _train_generator(
+    space: Workspace, config: "FitConfig", device: "torch.device", workers: int, budget: float | None
+) -> "FitResult":
+    import functools
+
+    from mousai.fit import Run, fit
+    from mousai.generate import load_dmae
+    from mousai.train_generator import GeneratorWatch, build_generator, generator_loss
+    from pipeline.load import latent_batches, latent_examples, latent_statistics
+    from pipeline.manifest import read_table
+    from pipeline.prompts import tracks_by_id
+    from pipeline.records import Track
+
+    encoder = space.encoder()
+    latents = space.latents / encoder
+    _require_validation(latents, "mousai encode-latents")
+    _require_same_encoder(space, encoder)
+    tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
+    dmae = load_dmae(latents / "dmae", device)
+    frames = config.length // dmae.config.hop
+    generator, text = build_generator(space.preset.generator, latent_statistics(latents), config.seed, device)
+    watch = GeneratorWatch(
+        examples=latent_examples(latents, "val", tracks, frames=frames, count=config.validation_examples),
+        encoder=text,
+        decode=functools.partial(dmae.decode, steps=20),
+        seed=config.seed,
+    )
+    run = Run(
+        folder=space.runs / "generator", kind="generator", model_config=space.preset.generator,
+        provenance={**_provenance(), "encoder": encoder, "shards": _shards_hash(latents)},
+        batches=latent_batches(
+            latents, tracks, frames=frames, batch_size=config.batch_size, seed=config.seed, workers=workers
+        ),
+        loss=functools.partial(generator_loss, text, config.text_drop), settle=lambda model: None,
+        validate=watch.validate, preview=watch.preview, budget=budget,
+    )  # fmt: skip
+    return fit(generator, config, run)
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str] | None, typer.Argument(help="What to play; one piece each.")] = None,
+    workspace: WorkspaceOption = HERE,
+    prompts_file: Annotated[Path | None, typer.Option(help="A text file with a prompt a line.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Length; default: the preset's chunk.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps of the generator.")] = 50,
+    decoder_steps: Annotated[int, typer.Option(min=1, help="Sampling steps of the decoder.")] = 50,
+    cfg: Annotated[float, typer.Option(min=0, help="Classifier-free guidance; the paper says above 3.")] = 5.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same piece.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Pieces a prompt.")] = 1,
+    audio_format: Annotated[Literal["wav", "flac"], typer.Option("--format", help="wav or flac.")] = "wav",
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: generated/ of the workspace.")] = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate 48 kHz stereo music from text, with its settings in the file's tags and in a JSON beside it."""
+    from mousai.generate import Settings, load_cascade, piece_seed, write_piece
+
+    space = open_workspace(workspace)
+    wanted = [*(prompts or []), *_read_prompts(prompts_file)]
+    if not wanted:
+        raise UserError('say what to play: mousai generate "Egyptian Darbuka, Drums, Rythm, (Deluxe Edition), 2 of 4"')
+    length = seconds or space.preset.chunk_length / 48_000
+    settings = Settings(seconds=length, steps=steps, decoder_steps=decoder_steps, cfg=cfg)
+    cascade = load_cascade(_latest(space, "generator"), space.latents, _device(device))
+    pieces = [(prompt, piece_seed(seed, index)) for prompt in wanted for index in range(count)]
+    written = [
+        write_piece(cascade, prompt, each, settings, out or space.generated, audio_format) for prompt, each in pieces
+    ]
+    if as_json:
+        return _print_json([dataclasses.asdict(piece) for piece in written])
+    for piece in written:
+        made = f"{piece.seconds:.1f} s in {piece.took:.1f} s" if piece.took else "was there already"
+        print(f"{piece.path}  ({made})")
+
+
+@app.command()
+def reconstruct(
+    file: Annotated[Path, typer.Argument(help="Any audio file.")],
+    workspace: WorkspaceOption = HERE,
+    start: Annotated[float, typer.Option(min=0, help="Where to begin, seconds.")] = 0.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How much of it.")] = 30.0,
+    decoder_steps: Annotated[int, typer.Option(min=1, help="Sampling steps of the decoder.")] = 50,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: generated/ of the workspace.")] = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hear stage 1 alone: a file through encoder and decoder, as WAV, with a mel picture of both."""
+    from mousai.generate import load_dmae, reconstruct_audio
+    from pipeline.decode import Unusable, read_stretch
+
+    space = open_workspace(workspace)
+    try:
+        audio = read_stretch(file, start, seconds)
+    except Unusable as error:
+        raise UserError(f"{file} cannot be used: {error}") from error
+    dmae = load_dmae(_latest(space, "dmae"), _device(device))
+    done = reconstruct_audio(dmae, audio, out or space.generated, file.stem, decoder_steps, seed)
+    if as_json:
+        return _print_json(done)
+    print(f"{done.path}  (log-mel distance {done.log_mel_distance:.1f} dB; the picture: {done.picture})")
+
+
+@app.command()
+def params(
+    preset: Annotated[
+        str | None, typer.Argument(help="A preset; default: the workspace's, with its overrides.")
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Count the parameters of both stages, part by part, to the last digit."""
+    from mousai.params import count_parameters
+    from mousai.presets import find_preset
+
+    chosen = find_preset(preset) if preset else open_workspace(workspace).preset
+    counts = count_parameters(chosen)
+    if as_json:
+        return _print_json(counts)
+    for part, number in counts.items():
+        print(f"{number:>13,}  {part}" if number is not None else f"{'not loaded':>13}  {part}")
+
+
+@app.command()
+def doctor(workspace: WorkspaceOption = HERE, as_json: JsonOption = False) -> None:
+    """Say what this machine can do, what to mend, and which command is next."""
+    from mousai.doctor import examine
+
+    space = open_workspace(workspace) if (workspace / "mousai.toml").exists() else None
+    findings = examine(space)
+    if as_json:
+        return _print_json([dataclasses.asdict(finding) for finding in findings])
+    for finding in findings:
+        print(f"{'ok  ' if finding.ok else 'MEND'}  {finding.subject}: {finding.text}")
+    _next("mousai init DIR --preset paper" if space is None else _next_command(space), workspace)
+
+
+def _plan_chunks(space: Workspace) -> "ChunkSummary":
+    """Bring chunks.parquet up to date; warns where validation is not what it should be."""
+    from pipeline.chunks import ChunkPlan, update_chunks
+
+    preset = space.preset
+    plan = ChunkPlan(
+        chunk_length=preset.chunk_length,
+        divisor=preset.dmae.divisor,
+        chunks_per_shard=preset.chunks_per_shard,
+        validation_share=preset.validation_share,
+    )
+    summary = update_chunks(space.manifests, plan)
+    if summary.fallback:
+        print(f"mousai: {summary.fallback}", file=sys.stderr)
+    return summary
+
+
+def _describe_plan(plan: "ChunkSummary") -> None:
+    print(
+        f"{plan.num_chunks} chunks of {plan.num_tracks} tracks: {_hours(plan.train_duration)} to train, "
+        f"{_hours(plan.val_duration)} to validate ({plan.num_groups} groups, {plan.num_shards} shards; "
+        f"{_hours(plan.skipped_duration)} skipped, {_hours(plan.overlapped_duration)} twice, "
+        f"{plan.num_crossing_artists} featured artists on both sides)."
+    )
+
+
+def _token_shares(space: Workspace, prompts: list[str]) -> dict[str, float] | None:
+    """Shares of unknown tokens and cut prompts over at most 10,000 prompts; None, with a warning, without encoder."""
+    from mousai.text import token_shares
+
+    config = space.preset.generator
+    chosen = prompts[:: max(1, len(prompts) // 10_000)]
+    try:
+        return dataclasses.asdict(token_shares(config.text_encoder, config.text_length, chosen))
+    except UserError as error:
+        print(f"mousai: no token shares: {error}", file=sys.stderr)
+        return None
+
+
+def _describe_training(space: Workspace, stage: str, result: "FitResult") -> None:
+    from mousai.runlog import last_value
+
+    run = space.runs / stage
+    if not result.new_steps:
+        print(f"Nothing to do: {run} is at step {result.step}, {clock(result.seconds)} of training.")
+        return
+    how = "interrupted and saved" if result.interrupted else "done"
+    print(f"{run}: {how} at step {result.step}, {clock(result.seconds)} of training.")
+    keys = {
+        "dmae": {"val_loss": "validation loss", "val_loss_wrong_latent": "with another track's latent",
+                 "wiener_loss": "Wiener loss of the training spectrum"},
+        "generator": {"val_loss": "validation loss", "val_loss_wrong_prompt": "with another track's prompt",
+                      "one_number_loss": "best one-number predictor"},
+    }  # fmt: skip
+    figures = {label: last_value(run, key) for key, label in keys[stage].items()}
+    if None not in figures.values():
+        print("; ".join(f"{label} {value:.4f}" for label, value in figures.items()) + ".")
+
+
+def _next_stage(space: Workspace) -> str:
+    """The generator once latents have been made, else the DMAE."""
+    return "generator" if space.has_latents() else "dmae"
+
+
+def _next_command(space: Workspace) -> str:
+    """The next link of the chain whose output is not there yet."""
+    steps = [
+        (space.manifests / "tracks.parquet", "mousai ingest ~/Music"),
+        (space.shards / "train", "mousai shard"),
+        (space.runs / "dmae" / "checkpoints", "mousai train dmae"),
+        (space.latents / "encoder.json", "mousai encode-latents"),
+        (space.runs / "generator" / "checkpoints", "mousai train generator"),
+    ]
+    return next((command for path, command in steps if not path.exists()), 'mousai generate "PROMPT"')
+
+
+def _latest(space: Workspace, stage: str) -> Path:
+    from mousai.checkpoint import latest_checkpoint
+
+    folder = latest_checkpoint(space.runs / stage)
+    if folder is None:
+        raise UserError(f"{space.runs / stage} has no checkpoint. Make one with: mousai train {stage}")
+    return folder
+
+
+def _set_aside(run: Path) -> None:
+    """Rename a run's folder to the first free NAME-1, NAME-2, …"""
+    if run.exists():
+        number = next(i for i in range(1, 10_000) if not run.with_name(f"{run.name}-{i}").exists())
+        run.rename(run.with_name(f"{run.name}-{number}"))
+        print(f"mousai: the old run is now {run.name}-{number}", file=sys.stderr)
+
+
+def _require_validation(folder: Path, made_by: str) -> None:
+    if not any((folder / "train").glob("*_stats.json")):
+        raise UserError(f"{folder / 'train'} holds nothing to train on. Make it with: {made_by}")
+    if not any((folder / "val").glob("*_stats.json")):
+        raise UserError(
+            f"{folder / 'val'} is empty: training is judged on held-out tracks, so add at least one more track"
+        )
+
+
+def _require_same_encoder(space: Workspace, encoder: str) -> None:
+    """UserError where the generator's run was trained on the latents of another DMAE."""
+    from mousai.checkpoint import latest_checkpoint
+    from mousai.storage import read_json
+
+    run = space.runs / "generator"
+    folder = latest_checkpoint(run)
+    if folder is not None:
+        before = read_json(folder / "checkpoint.json")["provenance"]["encoder"]
+        if before != encoder:
+            raise UserError(
+                f"{run} was trained on latents of DMAE {before}, and those of {encoder} are current. "
+                "Start anew with: mousai train generator --restart (the old run is kept under another name)"
+            )
+
+
+def _shards_hash(folder: Path) -> str:
+    """What identifies the data of a run: the hash of its shards' hashes."""
+    from mousai.storage import hash_of, read_json
+
+    return hash_of([read_json(path)["sha256"] for path in sorted(folder.glob("*/*_stats.json"))])
+
+
+def _provenance() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {"mousai": version("mousai"), "torch": version("torch"), "command": ["mousai", *sys.argv[1:]]}
+
+
+def _device(name: str | None) -> "torch.device":
+    """The device called `name`, or the best one; UserError where it is not there."""
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"the device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _why_no_gpu() -> str:
+    from mousai.doctor import gpu_finding
+
+    return gpu_finding().text + "."
+
+
+def _workers(given: int | None) -> int:
+    from pipeline.executors import default_workers
+
+    return given or default_workers()
+
+
+def _parse_duration(text: str) -> float:
+    """Seconds of "90s", "30m", "24h" or "7d"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None or float(match[1]) == 0:
+        raise UserError(f"--for {text} is not a time: write 90s, 30m, 24h or 7d")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def _read_prompts(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: --prompts-file takes a text file with a prompt a line")
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _next(command: str, folder: Path) -> None:
+    """Say what to run next, with the workspace where it is not the current folder."""
+    print(f"Next: {command}" + ("" if folder.resolve() == Path.cwd() else f" -w {folder}"))
+
+
+def _print_json(value: Any) -> None:
+    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    print(json.dumps(plain, indent=1, ensure_ascii=False, default=str))
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.2f} TB"
+
+
+if __name__ == "__main__":
+    main()
