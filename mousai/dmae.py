@@ -79,15 +79,17 @@ class Whitening(nn.Module):
         vectors = h.float().transpose(0, 1).flatten(1)
         self.mean.lerp_(vectors.mean(dim=1), weight)
         centred = vectors - self.mean[:, None]
-        self.covariance.lerp_(centred @ centred.T / centred.shape[1], weight)
+        with torch.autocast(h.device.type, enabled=False):
+            self.covariance.lerp_(centred @ centred.T / centred.shape[1], weight)
 
     def forward(self, h: Tensor) -> Tensor:
         if self.training:
             self.observe(h.detach(), self.momentum)
         ridge = self.ridge * self.covariance.diagonal().mean()
         values, vectors = torch.linalg.eigh(self.covariance)
-        matrix: Tensor = (vectors * (values.clamp(min=0) + ridge).rsqrt()) @ vectors.T
-        return matrix @ (h.float() - self.mean[:, None])
+        with torch.autocast(h.device.type, enabled=False):
+            matrix: Tensor = (vectors * (values.clamp(min=0) + ridge).rsqrt()) @ vectors.T
+            return matrix @ (h.float() - self.mean[:, None])
 
 
 class DMAE(nn.Module):

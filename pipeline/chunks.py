@@ -8,9 +8,8 @@ chunk is one chunk, padded to the model's divisor.
 
 **Splits.** Tracks that share a first artist, an album or (untagged) a folder form a group, and a group is never
 divided. Validation starts with the smallest groups. A group whose tracks were planned before keeps its split; where
-two groups have become one, through a new album or a new tag, all goes where more of its hours were. So no two tracks
-of one group are ever on both sides of *one* plan; but tracks that such a merger moves into validation were training
-material for checkpoints made before it.
+two groups of different splits have become one, through a new album or a new tag, it is for training: nothing that a
+checkpoint has been trained on ever comes to judge it.
 """
 
 import dataclasses
@@ -172,7 +171,7 @@ def _assign_splits(
             before[groups[chunk.track_id]][chunk.split] += chunk.valid_length
     by_size = sorted(sizes, key=lambda group: (sizes[group], group))
     new = [group for group in by_size if not before[group]]
-    splits = {group: "val" if before[group]["val"] > before[group]["train"] else "train" for group in by_size}
+    splits = {group: "val" if before[group]["val"] and not before[group]["train"] else "train" for group in by_size}
 
     wanted = share * sizes.total()
     held = sum(sizes[group] for group in by_size if splits[group] == "val")

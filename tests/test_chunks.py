@@ -230,18 +230,21 @@ def test_new_groups_fill_validation_up_once_it_has_fallen_below_half():
     assert {name for name, split in grown.items() if split == "val"} == {"a", "new 0", "new 1"}
 
 
-def test_groups_that_become_one_go_where_more_of_their_hours_were():
-    tracks = [make_track(name, name, length=length * SECOND) for name, length in {"a": 10, "b": 40, "c": 90}.items()]
+def test_a_group_that_joins_one_for_training_is_never_validated_on_again():
+    lengths = {"a": 10, "b": 40, "c": 45, "d": 360}
+    tracks = [make_track(name, name, length=length * SECOND) for name, length in lengths.items()]
     chunks = plan_chunks(tracks, [], PLAN)
-    assert split_of(chunks) == {"a": "val", "b": "val", "c": "train"}
+    assert split_of(chunks) == {"a": "val", "b": "val", "c": "train", "d": "train"}
     one_album = {"album": "Split", "album_artist": "Various"}
-    merged = [dataclasses.replace(track, **(one_album if track.id in "bc" else {})) for track in tracks]
-    again = plan_chunks(merged, chunks, PLAN)
-    assert split_of(again) == {"a": "val", "b": "train", "c": "train"}
+    merged = [dataclasses.replace(track, **(one_album if track.id in "abc" else {})) for track in tracks]
+    again = plan_chunks([*merged, make_track("new", "new", length=50 * SECOND)], chunks, PLAN)
+    # though more hours of the new group were validated on than trained on
+    assert split_of(again) == {"a": "train", "b": "train", "c": "train", "d": "train", "new": "val"}
     shards = {chunk.track_id: chunk.shard for chunk in chunks}
-    moved = {chunk.shard for chunk in again if chunk.track_id == "b"}
-    assert all(chunk.shard == shards[chunk.track_id] for chunk in again if chunk.track_id != "b")
-    assert moved.isdisjoint({shards["c"]})  # what moves goes into new shards: none that is there changes
+    kept = [chunk for chunk in again if chunk.track_id in "cd"]
+    assert all(chunk.shard == shards[chunk.track_id] for chunk in kept)
+    moved = {chunk.shard for chunk in again if chunk.track_id in "ab"}
+    assert moved.isdisjoint(chunk.shard for chunk in kept)  # what moves goes into new shards: no old one changes
 
 
 def test_a_musicians_library_that_gains_an_artist_is_split_by_artist_from_then_on():

@@ -170,6 +170,17 @@ def test_mean_and_std_are_of_the_valid_frames(shards: Path):
         assert len(row.mean) == len(row.std) == CHANNELS
 
 
+def test_the_training_latents_statistics_are_those_of_all_their_valid_frames(shards: Path):
+    from pipeline.load import latent_statistics
+
+    encode(shards)
+    frames = np.concatenate([latent[:, : row.valid_frames].astype(np.float64)
+                             for key, (row, latent) in read(shards).items() if key != "g_0001"], axis=1)  # fmt: skip
+    mean, std = latent_statistics(shards.parent / "latents" / "one")
+    np.testing.assert_allclose(mean, frames.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(std, frames.std(axis=1), rtol=1e-5)
+
+
 def test_the_json_keeps_the_chunks_facts_and_names_the_encoder(shards: Path):
     from webdataset import WebDataset
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mousai.config import DMAEConfig, EncoderConfig, Level, UNetConfig
-from mousai.dmae import DMAE, MagnitudeEncoder, stereo_dct
+from mousai.dmae import DMAE, MagnitudeEncoder, Whitening, stereo_dct
 from mousai.generator import Generator
-from mousai.presets import MICRO, PAPER, PAPER_32X, PRESETS, SMALL, TINY
+from mousai.presets import MICRO, PAPER, PAPER_32X, PRESETS, TINY
 from mousai.unet import Attention, Modulation, UNet
 
 U_NET, ENCODER, GENERATOR, T5_ENCODER = 160_669_568, 24_438_304, 562_557_248, 109_628_544
@@ -139,19 +139,13 @@ def test_micros_weights_fit_in_30_megabytes_of_fp16():
     assert 2 * (count(lambda: DMAE(MICRO.dmae)) + count(lambda: Generator(MICRO.generator))) < 30e6
 
 
-def test_presets_shrink():
-    sizes = [count(lambda p=p: DMAE(p.dmae)) + count(lambda p=p: Generator(p.generator)) for p in
-             (PAPER, SMALL, MICRO, TINY)]  # fmt: skip
-    assert sizes == sorted(sizes, reverse=True)
-
-
 @pytest.mark.parametrize("times", [1, 2, 3, 5])
 def test_any_multiple_of_the_divisor_works(net: nn.Module, times: int):
     assert NET.divisor == 6
     assert run(net, 6 * times).shape == (BATCH, 4, 6 * times)
 
 
-@pytest.mark.parametrize("length", [5, 7, 9, 12 + 3])
+@pytest.mark.parametrize("length", [5, 7, 15])
 def test_other_lengths_raise(net: nn.Module, length: int):
     with pytest.raises(ValueError, match=f"{length} is not a multiple of 6"):
         run(net, length)
@@ -252,16 +246,53 @@ def test_the_stft_is_scaled_by_the_root_of_its_size():
     torch.testing.assert_close(inside[100], torch.full_like(inside[100], math.sqrt(1023) / 4), rtol=1e-3, atol=0)
 
 
-def test_log_magnitudes_are_near_unit_variance_for_music_like_noise():
+def test_the_log_of_silence_is_finite():
     encoder = build(lambda: MagnitudeEncoder(EncoderConfig(channels=8, magnitude="log")))
     assert encoder.magnitude(torch.zeros(1, 2, 4096)).max().item() == pytest.approx((math.log(1e-4) + 4.5) / 2.5)
 
 
-@pytest.mark.parametrize("config", [EncoderConfig(channels=8), TINY.dmae.encoder], ids=["linear", "log and norm"])
+@pytest.mark.parametrize("config", [EncoderConfig(channels=8), TINY.dmae.encoder], ids=["linear", "log and whitened"])
 def test_latents_lie_between_minus_one_and_one(config: EncoderConfig):
     latent = build(lambda: MagnitudeEncoder(config))(0.3 * draw(2, 2, 2**14))
     assert latent.abs().max() < 1
     assert latent.std() > 0.01
+
+
+def correlated(seed: int) -> Tensor:
+    """[4, 3, 500] with three channels of very different sizes that say partly the same."""
+    mix = torch.tensor([[5.0, 0.0, 0.0], [4.0, 0.5, 0.0], [0.1, 0.1, 0.2]])
+    return torch.tensor([[1.0], [-3.0], [0.0]]) + mix @ draw(4, 3, 500, seed=seed)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_whitened_channels_have_no_mean_no_correlation_and_unit_variance(precision: torch.dtype):
+    """Also under the autocast in which it is trained on a GPU."""
+    whitening, h = Whitening(3).eval(), correlated(0)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        whitening.observe(h, 1.0)
+        out = whitening(h).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(out.mean(dim=1), torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(out.cov(), torch.eye(3), atol=0.05, rtol=0)  # the ridge keeps the faintest below 1
+
+
+def test_whitening_learns_its_statistics_while_it_trains_and_not_afterwards():
+    whitening = Whitening(3, momentum=0.5).train()
+    for seed in range(20):
+        whitening(correlated(seed))
+    h = correlated(99).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(whitening.covariance, h.cov(), atol=2.0, rtol=0)  # 25 at most, of 2000 draws
+    before = whitening.eval().covariance.clone()
+    whitening(correlated(7))
+    assert torch.equal(whitening.covariance, before)
+
+
+def test_settling_takes_the_statistics_of_the_weights_as_they_are():
+    model = build(lambda: DMAE(dataclasses.replace(SMALL_DMAE, encoder=dataclasses.replace(SMALL_DMAE.encoder,
+                                                                                           whiten=True))))  # fmt: skip
+    audio = 0.1 * draw(4, 2, 2**14)
+    model.settle(audio)
+    latents = model.encode(audio).atanh().transpose(0, 1).flatten(1) / 0.8
+    torch.testing.assert_close(latents.cov(), torch.eye(4), atol=0.05, rtol=0)
 
 
 def test_phase_is_never_seen(dmae: DMAE):
