@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     import torch
 
     from mousai.config import FitConfig
+    from mousai.demo import Demo
     from mousai.fit import FitResult
+    from mousai.generate import Settings
     from pipeline.chunks import ChunkSummary
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -410,6 +413,96 @@ def doctor(workspace: WorkspaceOption = HERE, as_json: JsonOption = False) -> No
     for finding in findings:
         print(f"{'ok  ' if finding.ok else 'MEND'}  {finding.subject}: {finding.text}")
     _next("mousai init DIR --preset paper" if space is None else _next_command(space), workspace)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to make the demo's workspace.")] = Path("demo"),
+    dmae_for: Annotated[str, typer.Option(help="Training time of the DMAE.")] = "5m",
+    generator_for: Annotated[str, typer.Option(help="Training time of the generator.")] = "4m",
+    workers: WorkersOption = None,
+) -> None:
+    """Run the whole chain on a built-in synthetic library, in a quarter of an hour on two cores, and show what came."""
+    import time
+
+    from mousai.demo import SETTINGS, as_json, write_demo
+    from mousai.storage import read_json, write_json
+    from pipeline.synth import make_library
+
+    started = time.monotonic()
+    make_workspace(folder, "tiny")
+    finished = folder / "demo.json"
+    if finished.exists() and (folder / "index.html").exists():
+        print(
+            f"Nothing to do: {folder / 'index.html'} is there. Make it anew with: rm -r {folder} && mousai demo {folder}"
+        )
+        return _print_json(read_json(finished)["bars"])
+    stages: dict[str, Callable[[], Any]] = {
+        "a library to learn from": lambda: make_library(folder / "library", workers=_workers(workers)),
+        "ingest": lambda: ingest([folder / "library"], folder, workers=workers),
+        "shard": lambda: shard(folder, workers=workers),
+        "train dmae": lambda: train("dmae", folder, budget=dmae_for),
+        "encode-latents": lambda: encode_latents(folder, workers=workers, device="cpu"),
+        "train generator": lambda: train("generator", folder, budget=generator_for),
+    }
+    for title, run in stages.items():
+        print(f"\n== {title}")
+        run()
+    print("\n== generate, one piece a genre, and test whether the text is followed")
+    shown = _gather_demo(open_workspace(folder), started, SETTINGS)
+    judged = write_demo(shown, folder / "runs")
+    write_json(finished, as_json(shown, judged))
+    for ok, text in judged:
+        print(f"{'holds' if ok else 'FAILS'}  {text}")
+    for piece in shown.pieces:
+        print(piece.path)
+    print(f"{folder / 'index.html'}  (open it in a browser)")
+    _next("mousai init my-music --preset small && mousai ingest ~/Music -w my-music", Path.cwd())
+
+
+def _gather_demo(space: Workspace, started: float, settings: "Settings") -> "Demo":
+    """Generate the demo's pieces, classify, and collect what its page shows."""
+    import time
+    from collections import Counter
+
+    from mousai import demo as show
+    from mousai.generate import load_cascade, write_piece
+    from pipeline import load
+    from pipeline.manifest import read_table
+    from pipeline.prompts import draw_prompt, tracks_by_id
+    from pipeline.records import Rejected, Track
+
+    cascade = load_cascade(_latest(space, "generator"), space.latents, _device(None))
+    tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
+    genres = {key: next(g for g in show.GENRES if g in " ".join(t.genres).lower()) for key, t in tracks.items()}
+    latents, frames = space.latents / space.encoder(), space.preset.chunk_length // cascade.dmae.config.hop
+    bound: dict[str, Any] = {}
+    for split in ("train", "val"):
+        encoded = load.latent_examples(latents, split, tracks, frames=frames)
+        audio = load.audio_examples(space.shards, split, length=2**18, count=100)
+        bound[split] = (encoded, [genres[track_id] for track_id in encoded.track_ids])
+        bound[f"{split}_audio"] = (audio, [genres[track_id] for track_id in audio.track_ids])
+    pieces = [write_piece(cascade, show.genre_prompt(genre, 1), 0, settings, space.generated) for genre in show.GENRES]
+    for piece in pieces:
+        show.draw_piece(piece)
+    rejected = read_table(space.manifests / "rejected.parquet", Rejected, "mousai ingest LIBRARY")
+    codecs = Counter(track.codec for track in tracks.values())
+    first = list(tracks.values())[:: max(1, len(tracks) // 6)]
+    return show.Demo(
+        folder=space.folder,
+        counts=[
+            ("tracks", len(tracks)),
+            ("music", _hours(sum(track.length or 0 for track in tracks.values()) / 48_000)),
+            ("chunks to train on", len(bound["train"][1])),
+            ("chunks held out", len(bound["val"][1])),
+            *((f"tracks in {codec}", count) for codec, count in sorted(codecs.items())),
+        ],
+        rejected=[(Path(row.path).name, f"{row.reason}: {row.detail}") for row in rejected],
+        prompts=[draw_prompt(track, 1, 4, seed=0, step=step) for step, track in enumerate(first)],
+        pieces=pieces,
+        genres=show.run_genre_test(cascade, show.RealChunks(**bound)),
+        minutes=(time.monotonic() - started) / 60,
+    )
 
 
 def _plan_chunks(space: Workspace) -> "ChunkSummary":

@@ -163,6 +163,16 @@ def test_a_second_signal_does_not_wait(tmp_path: Path):
     assert final(tmp_path).step == 10
 
 
+def test_the_average_is_settled_before_it_is_saved_and_looked_at(tmp_path: Path):
+    train(
+        tmp_path, dataclasses.replace(CONFIG, steps=10),
+        settle=lambda model: model.norm.running_mean.fill_(7.0),
+        validate=lambda ema: {"val_loss": ema.norm.running_mean.mean().item()},
+    )  # fmt: skip
+    assert last_value(tmp_path, "val_loss") == 7.0
+    assert final(tmp_path).ema["norm.running_mean"].unique().tolist() == [7.0]
+
+
 def test_a_finished_run_does_nothing_again(tmp_path: Path):
     train(tmp_path)
     before = (tmp_path / "log.jsonl").read_bytes()

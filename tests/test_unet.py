@@ -311,9 +311,8 @@ def test_the_head_undoes_a_dct_stem(dmae: DMAE):
 
 
 def test_a_dct_stem_wants_its_number_of_channels():
-    wrong = dataclasses.replace(SMALL_DMAE, patch=16)
     with pytest.raises(ValueError, match="32 channels, not 64"):
-        DMAE(wrong)
+        DMAE(dataclasses.replace(SMALL_DMAE, patch=16))
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
