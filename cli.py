@@ -260,7 +260,7 @@ def _train_dmae(
     batches = audio_batches(
         space.shards, length=config.length, batch_size=config.batch_size, seed=config.seed, workers=workers
     )
-    count, length = config.validation_examples, max(config.length, 2**16)
+    count, length = config.validation_examples, config.length
     training = audio_examples(space.shards, "train", length=length, count=4 * count)
     dmae = build_dmae(space.preset.dmae, config.seed, device)
     watch = DMAEWatch(
@@ -367,7 +367,8 @@ def reconstruct(
 ) -> None:
     """Hear stage 1 alone: a file through encoder and decoder, as WAV, with a mel picture of both."""
     from mousai.generate import load_dmae, reconstruct_audio
-    from pipeline.decode import Unusable, read_stretch
+    from pipeline.decode import Unusable
+    from pipeline.excerpt import read_stretch
 
     space = open_workspace(workspace)
     try:
@@ -433,9 +434,7 @@ def demo(
     make_workspace(folder, "tiny")
     finished = folder / "demo.json"
     if finished.exists() and (folder / "index.html").exists():
-        print(
-            f"Nothing to do: {folder / 'index.html'} is there. Make it anew with: rm -r {folder} && mousai demo {folder}"
-        )
+        print(f"Nothing to do: {folder / 'index.html'} is there. To make it anew, delete {folder} first.")
         return _print_json(read_json(finished)["bars"])
     stages: dict[str, Callable[[], Any]] = {
         "a library to learn from": lambda: make_library(folder / "library", workers=_workers(workers)),
@@ -640,6 +639,7 @@ def _device(name: str | None) -> "torch.device":
     """The device called `name`, or the best one; UserError where it is not there."""
     import torch
 
+    torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -97,6 +97,7 @@ class FitConfig:
     batch_size: int = 32
     length: int  # samples of audio per example
     learning_rate: float = 1e-4
+    encoder_rate: float = 1.0  # of it for the DMAE's encoder; beyond the paper: less keeps an unused latent alive
     betas: tuple[float, float] = (0.95, 0.999)
     eps: float = 1e-6
     weight_decay: float = 1e-3

@@ -24,6 +24,7 @@ from mousai.errors import UserError
 from mousai.progress import progress
 from mousai.runlog import append_row, truncate
 from mousai.seeds import seed_of
+from mousai.storage import require_space
 
 LOG_EVERY = 10  # steps between rows of the log
 
@@ -73,6 +74,8 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
     if first >= config.steps or (run.budget is not None and spent >= run.budget):
         return FitResult(step=first, seconds=spent, new_steps=0, interrupted=False)
     truncate(run.folder, first)
+    weights = sum(each.numel() * each.element_size() for each in model.state_dict().values())
+    require_space(run.folder, 4 * 3 * weights, "training")  # weights, EMA and two moments; three checkpoints at a time
     unit, total = ("steps", config.steps - first) if run.budget is None else ("s", run.budget - spent)
     step, waited, started = first, 0.0, time.monotonic()
     shown = started
@@ -92,7 +95,7 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
             if over or step % LOG_EVERY == 0:
                 row = _row(step, loss, seconds, (step - first) / (now - started), waited / (now - started))
                 append_row(run.folder, row)
-                advance(step % LOG_EVERY or LOG_EVERY if run.budget is None else now - shown, f"loss {row['loss']:.4f}")
+                advance(step % LOG_EVERY or LOG_EVERY if run.budget is None else now - shown, _note(row))
                 shown = now
             save, validate, preview = (
                 over or step % every == 0
@@ -114,9 +117,15 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
 
 
 def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
-    """AdamW over all parameters (section 5.2)."""
+    """AdamW over all parameters (section 5.2), those of an `encoder` at `config.encoder_rate` times the rate."""
+    named = list(model.named_parameters())
+    rates = {True: config.encoder_rate * config.learning_rate, False: config.learning_rate}
+    groups = [
+        {"params": [each for name, each in named if name.startswith("encoder.") == encoder], "lr": rate}
+        for encoder, rate in rates.items()
+    ]
     return torch.optim.AdamW(
-        model.parameters(),
+        [group for group in groups if group["params"]],
         lr=config.learning_rate,
         betas=config.betas,
         eps=config.eps,
@@ -156,6 +165,10 @@ def _row(step: int, loss: Tensor, seconds: float, rate: float, data_wait: float)
         "steps_per_second": round(rate, 3),
         "data_wait": round(data_wait, 4),
     }
+
+
+def _note(row: dict[str, Any]) -> str:
+    return f"loss {row['loss']:.4f} · {row['steps_per_second']:.2f} steps/s · data {row['data_wait']:.0%}"
 
 
 def _finite(loss: Tensor, step: int) -> float:

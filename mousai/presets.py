@@ -126,7 +126,7 @@ MICRO = Preset(
         text_encoder="minilm",
         whiten=True,
     ),
-    train_dmae=FitConfig(length=2**16, steps=100_000, learning_rate=5e-4),
+    train_dmae=FitConfig(length=2**16, steps=100_000, learning_rate=5e-4, encoder_rate=0.02),
     train_generator=FitConfig(length=2**20, steps=50_000, learning_rate=5e-4),
 )
 
@@ -162,12 +162,12 @@ TINY = Preset(
         whiten=True,
     ),
     train_dmae=FitConfig(
-        length=2**15, steps=20_000, batch_size=4, learning_rate=1e-3,
-        checkpoint_every=500, validate_every=250, preview_every=1_000, validation_examples=16,
+        length=2**15, steps=20_000, batch_size=4, learning_rate=1e-3, encoder_rate=0.02,
+        checkpoint_every=500, validate_every=500, preview_every=5_000, validation_examples=16,
     ),
     train_generator=FitConfig(
         length=2**19, steps=5_000, batch_size=16, learning_rate=2e-3,
-        checkpoint_every=200, validate_every=100, preview_every=500, validation_examples=32,
+        checkpoint_every=200, validate_every=100, preview_every=1_000, validation_examples=32,
     ),
 )  # fmt: skip
 

@@ -17,7 +17,12 @@ class _Rate(ProgressColumn):
     """Units per second since the start."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.completed / task.elapsed:.1f} {task.fields['unit']}/s" if task.elapsed else "")
+        return Text(_rate(task.completed, task.elapsed or 0.0, task.fields["unit"]))
+
+
+def _rate(completed: float, elapsed: float, unit: str) -> str:
+    """ "3.2 files/s"; nothing where the work is measured in seconds."""
+    return f"{completed / elapsed:.1f} {unit}/s" if elapsed and unit != "s" else ""
 
 
 def clock(seconds: float) -> str:
@@ -49,9 +54,9 @@ def progress(description: str, total: float, unit: str) -> Iterator[Advance]:
         now = time.monotonic()
         if now - last >= _LINE_EVERY:
             last = now
-            rate = completed / (now - started)
-            left = f" · {clock((total - completed) / rate)} left" if rate > 0 else ""
-            line = f"{description} {completed:.0f}/{total:.0f} · {rate:.1f} {unit}/s{left}"
-            console.print(line + (f" · {note}" if note else ""), markup=False, highlight=False, soft_wrap=True)
+            left = clock(max(0, total - completed) * (now - started) / completed) + " left" if completed else ""
+            rate = _rate(completed, now - started, unit)
+            line = " · ".join(filter(None, [f"{description} {completed:.4g}/{total:.4g} {unit}", rate, left, note]))
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     yield advance

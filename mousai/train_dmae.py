@@ -21,7 +21,7 @@ from mousai.pictures import draw_mels
 from mousai.seeds import seed_of
 
 LEVELS = tuple(0.05 + 0.1 * i for i in range(10))  # noise levels of the validation loss
-PREVIEW_STEPS = 50  # of the decoder
+PREVIEW_STEPS = 25  # of the decoder
 
 
 def dmae_loss(model: nn.Module, batch: AudioBatch, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from mousai.seeds import seed_of
 from mousai.text import TextEncoder
 from mousai.train_dmae import LEVELS, others, valid_mask
 
-PREVIEW_STEPS = 50  # of the generator
+PREVIEW_STEPS = 25  # of the generator
 PREVIEW_CFG = 5.0
 
 

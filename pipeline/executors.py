@@ -1,13 +1,30 @@
-"""Where the jobs of a stage run: on this machine's cores, as many processes as asked for."""
+"""Where the jobs of a stage run: on this machine's cores, as many processes as asked for.
+
+Each worker holds one job at a time and has a pipe of its own, so that a worker that dies (a decoder's segfault, the
+kernel out of memory) tells at which job. Workers never outlive this process, however it ends.
+"""
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from typing import TypeVar
+import pickle
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, resource_tracker
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+from mousai.errors import UserError
 
 J = TypeVar("J")
 R = TypeVar("R")
+if TYPE_CHECKING:
+    Pipe: TypeAlias = connection.Connection[Any, Any]  # jobs there, answers back
+
+_PATIENCE = 1.0  # s for a worker to end: one that hangs on a dead disk is left to the system
 
 
 def default_workers() -> int:
@@ -15,30 +32,136 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterator[tuple[J, R]]:
-    """(job, function(job)) for every job, in the order in which they finish; at most 4 a worker are under way.
+def run_jobs(
+    function: Callable[[J], R], jobs: Sequence[J], workers: int, on_crash: Callable[[J], R] | None = None
+) -> Iterator[tuple[J, R]]:
+    """(job, function(job)) for every job, in the order in which they finish.
 
-    `function` and the jobs are pickled when `workers` > 1. An exception in `function` ends the iteration.
+    One worker is this process itself. With more, `function` and the jobs are pickled, and a job whose worker dies is
+    tried again after the others, alone; if that worker dies as well, `on_crash(job)`, called in this process, stands
+    in for the result; without `on_crash` that is a UserError. An exception in `function`, Ctrl-C or a caller that
+    turns away ends all workers at once.
     """
-    if workers <= 1 or len(jobs) <= 1:
+    if workers <= 1:
         for job in jobs:
             yield job, function(job)
         return
-    waiting = iter(jobs)
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"))
+    crashed = yield from _run(function, jobs, workers)
+    for job in (yield from _run(function, crashed, 1)):
+        if on_crash is None:
+            raise UserError("a worker process died, twice at the same job. Where memory is short, fewer help: -j 2")
+        yield job, on_crash(job)
+
+
+def _run(function: Callable[[J], R], jobs: Iterable[J], workers: int) -> Generator[tuple[J, R], None, list[J]]:
+    """Yields as `run_jobs` does; returns the jobs at which a worker died."""
+    waiting, crashed = deque(jobs), []
+    crew: dict[Pipe, BaseProcess] = {}
+    held: dict[Pipe, J] = {}  # the job of each worker that has begun to work
     try:
-        running: dict[Future[R], J] = {}
-        for job in waiting:
-            running[pool.submit(function, job)] = job
-            if len(running) >= 4 * workers:
-                break
-        while running:
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                job = running.pop(future)
-                yield job, future.result()
-                following = next(waiting, None)
-                if following is not None:
-                    running[pool.submit(function, following)] = following
+        while waiting or held:
+            while len(crew) < min(workers, len(waiting) + len(held)):
+                with _no_interrupt():
+                    pipe, process = _start(function)
+                    crew[pipe] = process
+            for pipe in cast("list[Pipe]", connection.wait(list(crew))):
+                answer = _receive(pipe)
+                finished = [held.pop(pipe)] if pipe in held else []
+                if answer is None and not finished:
+                    raise UserError("worker processes die before they begin to work. To do without them: -j 1")
+                if answer is not None and waiting:
+                    held[pipe] = waiting.popleft()
+                    with suppress(OSError):  # it died in between: so the next answer will tell
+                        pipe.send(held[pipe])
+                else:
+                    pipe.close()  # which ends it
+                    crew.pop(pipe).join(_PATIENCE)
+                for job in finished:
+                    if answer is None:
+                        crashed.append(job)
+                    else:
+                        yield job, _result(answer)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for process in crew.values():
+            process.terminate()
+        for process in crew.values():
+            process.join(_PATIENCE)
+    return crashed
+
+
+def _start(function: Callable[[Any], Any]) -> tuple["Pipe", BaseProcess]:
+    """A new worker, and the pipe to it."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_work, args=(function, there), daemon=True)
+    process.start()
+    there.close()
+    return here, process
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ctrl-C, which a terminal sends to every process, waits for the end of the block; workers begun in it are deaf.
+
+    What it means is decided in one place, and half a start would make the worker complain.
+    """
+    resource_tracker.ensure_running()  # when it starts by itself it unblocks the signal
+    received: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()  # the only one that signals interrupt
+    usual = signal.signal(signal.SIGINT, lambda number, _: received.append(number)) if in_main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a new process inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main:
+            signal.signal(signal.SIGINT, usual)
+        if received:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _receive(pipe: "Pipe") -> bytes | None:
+    """What a worker has sent; None: it is dead."""
+    try:
+        return pipe.recv_bytes()
+    except (EOFError, OSError):
+        return None
+
+
+def _result(answer: bytes) -> Any:
+    succeeded, value = pickle.loads(answer)
+    if not succeeded:
+        raise value
+    return value
+
+
+def _work(function: Callable[[Any], Any], pipe: "Pipe") -> None:
+    """The life of a worker: it reports for work, then answers each job."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with suppress(EOFError, OSError):  # there are no more jobs, or nobody waits for answers
+        pipe.send_bytes(b"")
+        while True:
+            pipe.send_bytes(_answer(function, pipe.recv()))
+
+
+def _die_with_parent() -> None:
+    """Else the worker of a killed run would go on to write the file that the next run is writing."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _answer(function: Callable[[J], Any], job: J) -> bytes:
+    """(True, result) or (False, exception), pickled; the traceback travels as a note."""
+    try:
+        return pickle.dumps((True, function(job)))
+    except Exception as error:
+        where = traceback.format_exc()
+        error.add_note(where)
+        try:
+            answer = pickle.dumps((False, error))
+            pickle.loads(answer)
+            return answer
+        except Exception:  # an exception that cannot travel
+            return pickle.dumps((False, RuntimeError(where)))

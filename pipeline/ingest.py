@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 from mousai.audio import SAMPLE_RATE
@@ -57,15 +58,6 @@ class _File:
     mtime_ns: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Batch:
-    """Some files to read in one job, and how."""
-
-    files: tuple[_File, ...]
-    tags_only: bool
-    min_duration: float  # s
-
-
 def ingest(
     libraries: Sequence[Path], manifests: Path, *, workers: int, tags_only: bool = False, min_duration: float = 1.0
 ) -> IngestSummary:
@@ -96,11 +88,7 @@ def ingest(
             num_other += 1
         else:
             stale.append(file)
-    batches = [
-        _Batch(files=tuple(stale[start : start + _BATCH]), tags_only=tags_only, min_duration=min_duration)
-        for start in range(0, len(stale), _BATCH)
-    ]
-    rows += _read_all(batches, parts, workers)
+    rows += _read_all(stale, partial(_read_file, tags_only=tags_only, min_duration=min_duration), parts, workers)
     for root in roots:
         if not any(_is_within(row.raw_path, root) for row in rows):
             raise UserError(f"{root} holds no audio. Name the folder that holds your music: mousai ingest ~/Music")
@@ -256,16 +244,18 @@ def _is_other(path: Path) -> bool:
 # What a file holds
 
 
-def _read_all(batches: Sequence[_Batch], parts: Path, workers: int) -> list[Row]:
-    """A row of every file that is audio by name or content; what is read is saved in `parts` on the way."""
+def _read_all(files: Sequence[_File], read: Callable[[_File], Row], parts: Path, workers: int) -> list[Row]:
+    """read(file) of every file; what is read is saved in `parts` on the way."""
     rows: list[Row] = []
     num_saved, num_rejected, saved = 0, 0, time.monotonic()
-    with progress("reading", sum(len(batch.files) for batch in batches), "files") as advance:
+    batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
+    alone = partial(_read_apart, read)
+    with progress("reading", len(files), "files") as advance:
         try:
-            for batch, found in run_jobs(_read_batch, batches, workers):
+            for batch, found in run_jobs(partial(_read_batch, read), batches, workers, alone):
                 rows += found
                 num_rejected += sum(isinstance(row, Rejected) for row in found)
-                advance(len(batch.files), f"{num_rejected} rejected" if num_rejected else "")
+                advance(len(batch), f"{num_rejected} rejected" if num_rejected else "")
                 if time.monotonic() - saved >= _SAVE_EVERY:
                     _write_part(parts, rows[num_saved:])
                     num_saved, saved = len(rows), time.monotonic()
@@ -275,8 +265,16 @@ def _read_all(batches: Sequence[_Batch], parts: Path, workers: int) -> list[Row]
     return rows
 
 
-def _read_batch(batch: _Batch) -> list[Row]:
-    return [_read_file(file, batch.tags_only, batch.min_duration) for file in batch.files]
+def _read_batch(read: Callable[[_File], Row], batch: Sequence[_File]) -> list[Row]:
+    return [read(file) for file in batch]
+
+
+def _read_apart(read: Callable[[_File], Row], batch: Sequence[_File]) -> list[Row]:
+    """The rows of a batch that kills its worker: each file in a worker of its own, to find the culprit."""
+    if len(batch) == 1:
+        return [_rejected(batch[0], Reason.DECODE_FAILED, "the decoder crashed")]
+    jobs = run_jobs(partial(_read_batch, read), [[file] for file in batch], 2, partial(_read_apart, read))
+    return [row for _, rows in jobs for row in rows]
 
 
 def _read_file(file: _File, tags_only: bool, min_duration: float) -> Row:

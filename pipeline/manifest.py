@@ -42,8 +42,7 @@ def read_table(path: Path, record: type[R], made_by: str = "") -> list[R]:
     wanted = schema(record).names
     if table.column_names != wanted:
         raise UserError(
-            f"{path} has the columns of another version ({', '.join(table.column_names)}). "
-            f"Delete it and run: {made_by}"
+            f"{path} has the columns of another version ({', '.join(table.column_names)}). Delete it and run: {made_by}"
         )
     return [record(**row) for row in table.to_pylist()]
 

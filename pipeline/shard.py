@@ -10,7 +10,7 @@ import json
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -45,6 +45,7 @@ class ShardJob:
     split: str
     audio_format: AudioFormat
     tracks: tuple[tuple[Track, tuple[Chunk, ...]], ...]  # by track id, chunks by index
+    crashing: frozenset[str | None] = frozenset()  # ids of tracks that are known to kill the process that decodes them
 
     @property
     def plan(self) -> str:
@@ -93,7 +94,7 @@ def shard(manifests: Path, shards: Path, *, audio_format: AudioFormat = "flac", 
     stale = [job for job in jobs if not _is_current(job)]
     require_space(shards, sum(job.estimated_bytes for job in stale), "mousai shard")
     with progress("shard", sum(job.num_chunks for job in stale), "chunks") as advance:
-        for job, _ in run_jobs(make_shard, stale, workers):
+        for job, _ in run_jobs(make_shard, stale, workers, _make_without_culprits):
             advance(job.num_chunks, job.name)
     stats = [read_stats(job.folder, job.name) for job in jobs]
     return ShardSummary(
@@ -146,6 +147,32 @@ def make_shard(job: ShardJob) -> Shard:
     )
 
 
+def _make_without_culprits(job: ShardJob) -> Shard:
+    """Make a shard that kills its worker: each track is tried in a worker of its own first, and fails if that dies."""
+    alone = [replace(job, tracks=(pair,)) for pair in job.tracks]
+    crashing = frozenset(
+        track.id
+        for tried, survived in run_jobs(_encodes, alone, 2, lambda _: False)
+        for track, _ in tried.tracks
+        if not survived
+    )
+    ((_, made),) = run_jobs(make_shard, [replace(job, crashing=crashing)], 2, _give_up)
+    return made
+
+
+def _encodes(job: ShardJob) -> bool:
+    """True, if it returns at all."""
+    deque(_samples(job), maxlen=0)
+    return True
+
+
+def _give_up(job: ShardJob) -> Shard:
+    raise UserError(
+        f"the process that makes {job.folder / job.name}.tar dies, though each of its tracks can be read. "
+        "If memory is short, try again with fewer processes: mousai shard -j 2"
+    )
+
+
 def cut(blocks: Iterable[Waveform], chunks: Sequence[Chunk], length: int) -> Iterator[Waveform]:
     """The [2, valid_length] audio of each chunk, from a track's consecutive blocks; chunks are ordered and may overlap.
 
@@ -174,6 +201,8 @@ def _samples(job: ShardJob) -> Iterator[tuple[ShardMember, dict[str, bytes]]]:
             error = None
             sizes = [0] * len(chunks)
             try:
+                if track.id in job.crashing:
+                    raise Unusable(Reason.DECODE_FAILED, "the decoder crashed")
                 sizes = [spool.write(sound) for sound in _encoded(track, chunks, job.audio_format)]
             except Unusable as unusable:
                 error = str(unusable)

@@ -1,5 +1,6 @@
 """The diffusion: the ideal velocity of a Gaussian is known exactly, so sampler and losses have known answers."""
 
+import dataclasses
 import itertools
 import math
 
@@ -7,8 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from mousai.batches import AudioBatch
 from mousai.diffusion import Velocity, alpha_beta, noised, one_number_loss, v_loss, wiener_loss
+from mousai.dmae import DMAE
+from mousai.generator import Generator
+from mousai.presets import TINY
 from mousai.samplers import ddim, guided, starting_noise
+from mousai.train_dmae import dmae_loss, others, power_spectrum, valid_mask
 
 CHANNELS = 3
 MEAN = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
@@ -65,10 +71,12 @@ def test_the_velocity_is_the_derivative_of_x_along_phi():
 
 
 def test_ddim_recovers_mean_and_covariance_of_gaussian_data():
-    samples = ddim(gaussian_velocity, draw(1, CHANNELS, 50_000), steps=200)[0]
-    # five standard errors of 50,000 draws (the std is at most 1.6), and as much again for the 200 steps
-    torch.testing.assert_close(samples.mean(dim=1), MEAN, atol=0.07, rtol=0)
-    torch.testing.assert_close(samples.cov(), COVARIANCE, atol=0.12, rtol=0)
+    noise = draw(CHANNELS, 500)
+    noise -= noise.mean(dim=1, keepdim=True)
+    noise = torch.linalg.inv(torch.linalg.cholesky(noise.cov())) @ noise  # mean 0 and unit covariance to the last digit
+    samples = ddim(gaussian_velocity, noise[None], steps=200)[0]
+    torch.testing.assert_close(samples.mean(dim=1), MEAN, atol=1e-6, rtol=0)
+    torch.testing.assert_close(samples.cov(), COVARIANCE, atol=0.04, rtol=0)  # 200 steps err by 1% of the std, at 1.6
 
 
 def test_more_steps_come_closer_to_the_exact_sample():
@@ -186,3 +194,42 @@ def test_guidance_of_scale_one_does_not_ask_the_unconditional_network():
         raise AssertionError("not needed")
 
     guided(silent, unconditional, 1)(torch.ones(1, 1, 2), torch.ones(1))
+
+
+def test_the_power_spectrum_of_white_noise_is_its_variance_at_every_frequency():
+    dmae = DMAE(dataclasses.replace(TINY.dmae, gain=2.0, pre_emphasis=0.0))
+    audio = 0.1 * torch.randn(4, 2, 2**15, generator=torch.Generator().manual_seed(0))
+    power = power_spectrum(dmae, audio)
+    assert power.mean().item() == pytest.approx(0.04, rel=0.02)
+    assert 0.5 < power.min() / 0.04 < power.max() / 0.04 < 1.6  # each the mean of 256 squares: 9% of spread
+
+
+def test_the_wrong_example_is_of_another_track_where_there_is_one():
+    tracks = ["a", "a", "b", "c", "c"]
+    assert all(tracks[i] != tracks[j] for i, j in enumerate(others(tracks)))
+    assert others(["a"] * 4) == [2, 3, 0, 1]
+
+
+def test_the_dmaes_loss_is_one_number_an_example_and_blind_to_what_is_invalid():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dmae = DMAE(TINY.dmae).eval()
+    audio = 0.1 * torch.randn(2, 2, 4096, generator=torch.Generator().manual_seed(1))
+    valid = torch.tensor([1000, 4096])
+    assert valid_mask(valid, audio).sum(dim=1).tolist() == [1000, 4096]
+    batch = AudioBatch(audio=audio, valid_length=valid, track_ids=["a", "b"])
+    loss = dmae_loss(dmae, batch, torch.Generator().manual_seed(2))
+    assert loss.shape == (2,)
+    everything = dataclasses.replace(batch, valid_length=torch.tensor([4096, 4096]))
+    other = dmae_loss(dmae, everything, torch.Generator().manual_seed(2))
+    assert loss[0] != other[0] and loss[1] == other[1]
+
+
+def test_a_generated_latent_has_the_length_asked_for():
+    generator = Generator(TINY.generator).eval().requires_grad_(False)
+    text, mask = draw(1, 64, 384).float(), torch.ones(1, 64, dtype=torch.bool)
+    generator.set_statistics(torch.full((32,), 3.0), torch.full((32,), 0.5))
+    assert generator.sample(text, mask, 13, [1], steps=2, cfg=3.0).shape == (1, 32, 13)
+    raw = draw(1, 32, 7).float()
+    torch.testing.assert_close(generator.unwhiten(generator.whiten(raw)), raw)
+    torch.testing.assert_close(generator.whiten(raw), (raw - 3) / 0.5)

@@ -65,7 +65,7 @@ def write_audio_shard(shards: Path, split: str, number: int, gain: float = 1.0) 
                 yield member(FAILED[1], length, "decode_failed: noise"), {}
 
     name = shard_name(split, number)
-    write_shard(shards / split, name, split, f"plan {gain}", chunks(), lambda row: row.valid_length / RATE)
+    write_shard(shards / split, name, split, "plan", chunks(), lambda row: row.valid_length / RATE)
 
 
 def member(key: str, length: int, error: str | None) -> ShardMember:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from mousai.errors import UserError
+from mousai.generator import Generator
+from mousai.presets import TINY
 from mousai.text import MINILM, TextEncoder
 
 LENGTH = 6
@@ -116,6 +118,14 @@ def test_what_cannot_be_had_is_a_users_error_with_the_cure(monkeypatch: pytest.M
 def test_a_folder_without_a_model_is_a_users_error(tmp_path: Path):
     with pytest.raises(UserError, match="could not be loaded"):
         TextEncoder(str(tmp_path), LENGTH, CPU)
+
+
+def test_the_learned_mask_takes_every_position_of_the_examples_without_text():
+    generator = Generator(TINY.generator)
+    text, mask = torch.rand(2, 64, 384), torch.arange(64).expand(2, -1) < 5
+    mixed, attended = generator.without_text(text, mask, torch.tensor([True, False]))
+    assert torch.equal(mixed, torch.stack([generator.null_text, text[1]]))
+    assert attended.sum(dim=1).tolist() == [64, 5]
 
 
 @pytest.fixture(scope="module")
