@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,23 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_every_preset_comes_back_from_json(preset: Preset):
     assert from_dict(Preset, json.loads(json.dumps(to_dict(preset))), "test") == preset
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_preset_injects_the_latent_where_its_frames_fit(preset: Preset):
+    unet = preset.dmae.unet
+    (depth,) = [i for i, level in enumerate(unet.levels) if level.inject]
+    assert unet.levels[depth].inject == preset.dmae.encoder.latent_channels == preset.generator.unet.in_channels
+    assert preset.dmae.patch * math.prod(level.factor for level in unet.levels[: depth + 1]) == preset.dmae.hop
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_presets_lengths_divide(preset: Preset):
+    for length in (preset.train_dmae.length, preset.chunk_length):
+        assert length % preset.dmae.divisor == 0
+    for length in (preset.train_generator.length, preset.chunk_length):
+        assert length % (preset.dmae.hop * preset.generator.unet.divisor) == 0
+    assert preset.train_dmae.length <= preset.chunk_length >= preset.train_generator.length
 
 
 def test_presets_are_found_by_their_name():

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,6 +21,15 @@ CHANNELS = 3
 MEAN = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
 MIX = torch.tensor([[0.8, 0.0, 0.0], [0.5, 0.3, 0.0], [-0.4, 0.2, 1.5]], dtype=torch.float64)
 COVARIANCE = MIX @ MIX.T  # of the channels with one another, the same at each time step
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors: more threads only wait for each other where the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -75,7 +85,7 @@ def test_ddim_recovers_mean_and_covariance_of_gaussian_data():
     noise -= noise.mean(dim=1, keepdim=True)
     noise = torch.linalg.inv(torch.linalg.cholesky(noise.cov())) @ noise  # mean 0 and unit covariance to the last digit
     samples = ddim(gaussian_velocity, noise[None], steps=200)[0]
-    torch.testing.assert_close(samples.mean(dim=1), MEAN, atol=1e-6, rtol=0)
+    torch.testing.assert_close(samples.mean(dim=1), MEAN, atol=1e-5, rtol=0)  # the weights are of fp32
     torch.testing.assert_close(samples.cov(), COVARIANCE, atol=0.04, rtol=0)  # 200 steps err by 1% of the std, at 1.6
 
 

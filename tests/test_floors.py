@@ -28,7 +28,7 @@ FLOORS = [
         "mousai.presets", "mousai.unet", "mousai.samplers", "mousai.mel",
     },
     {  # plans and shards; models, and how anything is trained
-        "pipeline.chunks", "pipeline.tars", "pipeline.synth",
+        "pipeline.chunks", "pipeline.tars", "pipeline.synth", "pipeline.excerpt",
         "mousai.workspace", "mousai.dmae", "mousai.generator", "mousai.fit", "mousai.pictures",
     },
     {  # stages

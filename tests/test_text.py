@@ -9,7 +9,7 @@ from torch import Tensor
 from mousai.errors import UserError
 from mousai.generator import Generator
 from mousai.presets import TINY
-from mousai.text import MINILM, TextEncoder
+from mousai.text import MINILM, TextEncoder, load_text_model, token_shares
 
 LENGTH = 6
 CPU = torch.device("cpu")
@@ -51,6 +51,13 @@ def test_of_a_t5_folder_only_the_encoder_is_loaded(encoder: TextEncoder):
     assert encoder.features == 8
 
 
+def test_without_weights_it_has_the_same_size(encoder: TextEncoder, folder: Path):
+    empty = load_text_model(str(folder), weights=False)
+    assert {n: p.shape for n, p in empty.named_parameters()} == {
+        n: p.shape for n, p in encoder.model.named_parameters()
+    }
+
+
 def test_the_encoder_is_frozen(encoder: TextEncoder):
     assert not encoder.model.training
     assert not any(parameter.requires_grad for parameter in encoder.model.parameters())
@@ -87,14 +94,14 @@ def test_long_prompts_are_cut_and_keep_their_end(encoder: TextEncoder):
     torch.testing.assert_close(text[0], text[1])
 
 
-def test_shares_tell_what_is_unknown_and_what_is_cut(encoder: TextEncoder):
-    shares = encoder.shares(["drums песня", "jazz 1 of 4", "drums jazz piano rock 1 of 4", "rock"])
+def test_shares_tell_what_is_unknown_and_what_is_cut(folder: Path):
+    shares = token_shares(str(folder), LENGTH, ["drums песня", "jazz 1 of 4", "drums jazz piano rock 1 of 4", "rock"])
     tokens = 3 + 5 + 8 + 2
     assert (shares.num_prompts, shares.unknown, shares.truncated) == (4, 1 / tokens, 1 / 4)
 
 
-def test_no_prompts_have_no_shares(encoder: TextEncoder):
-    shares = encoder.shares([])
+def test_no_prompts_have_no_shares(folder: Path):
+    shares = token_shares(str(folder), LENGTH, [])
     assert (shares.num_prompts, shares.unknown, shares.truncated) == (0, 0.0, 0.0)
 
 
@@ -149,4 +156,4 @@ def test_minilm_hears_a_difference_between_words_and_none_between_cases(minilm: 
 
 
 def test_minilm_knows_every_latin_word_by_its_pieces(minilm: TextEncoder):
-    assert minilm.shares(["Egyptian Darbuka, Drums, Rythm, (Deluxe Edition), 2 of 4"]).unknown == 0
+    assert token_shares(minilm.name, 64, ["Egyptian Darbuka, Drums, Rythm, (Deluxe Edition), 2 of 4"]).unknown == 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional
 from mousai.config import DMAEConfig, EncoderConfig, Level, UNetConfig
 from mousai.dmae import DMAE, MagnitudeEncoder, Whitening, stereo_dct
 from mousai.generator import Generator
-from mousai.presets import MICRO, PAPER, PAPER_32X, PRESETS, TINY
+from mousai.presets import MICRO, PAPER, PAPER_32X, TINY
 from mousai.unet import Attention, Modulation, TimeFeatures, UNet
 
 U_NET, ENCODER, GENERATOR, T5_ENCODER = 160_669_568, 24_438_304, 562_557_248, 109_628_544
@@ -36,6 +36,15 @@ SMALL_DMAE = DMAEConfig(
     encoder=EncoderConfig(channels=16, downs=((2, 1), (1, 1)), latent_channels=4, n_fft=127, hop=64),
     patch=32, stem_init="dct", gain=10.0, pre_emphasis=0.9,
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors: more threads only wait for each other where the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -115,23 +124,6 @@ def test_paper_32x_halves_the_compression():
         latent = DMAE(PAPER_32X.dmae).encode(torch.zeros(1, 2, 2**18))
     assert (2 * 2**18 / latent.numel(), PAPER_32X.dmae.hop) == (32, 512)
     assert PAPER.dmae.hop == 1024
-
-
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_every_preset_injects_the_latent_where_its_frames_fit(preset):
-    unet = preset.dmae.unet
-    (depth,) = [i for i, level in enumerate(unet.levels) if level.inject]
-    assert unet.levels[depth].inject == preset.dmae.encoder.latent_channels == preset.generator.unet.in_channels
-    assert preset.dmae.patch * math.prod(level.factor for level in unet.levels[: depth + 1]) == preset.dmae.hop
-
-
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_every_presets_lengths_divide(preset):
-    for length in (preset.train_dmae.length, preset.chunk_length):
-        assert length % preset.dmae.divisor == 0
-    for length in (preset.train_generator.length, preset.chunk_length):
-        assert length % (preset.dmae.hop * preset.generator.unet.divisor) == 0
-    assert preset.train_dmae.length <= preset.chunk_length >= preset.train_generator.length
 
 
 @pytest.mark.xfail(strict=True, reason="both stages together take 33.7 MB")
