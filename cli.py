@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"mousai: {message}", file=sys.stderr)
+    print(f"mousai: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -96,7 +96,9 @@ def ingest(
     if as_json:
         return _print_json(done)
     changes = f"{done.num_new} new or changed, {done.num_unchanged} unchanged, {done.num_gone} gone"
-    print(f"{done.num_tracks} tracks, {_hours(done.duration)}, {_size(done.bytes)} in {space.manifests} ({changes}).")
+    nothing = "" if done.changed else "Nothing to do: "
+    size = f"{_hours(done.duration)}, {_size(done.bytes)}"
+    print(f"{nothing}{done.num_tracks} tracks, {size} in {space.manifests} ({changes}).")
     if done.num_rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(done.reasons.items()))
         print(f"{done.num_rejected} files rejected: {reasons} (rejected.parquet says which).")
@@ -341,11 +343,10 @@ def generate(
         raise UserError('say what to play: mousai generate "Egyptian Darbuka, Drums, Rythm, (Deluxe Edition), 2 of 4"')
     length = seconds or space.preset.chunk_length / 48_000
     settings = Settings(seconds=length, steps=steps, decoder_steps=decoder_steps, cfg=cfg)
+    folder = _output_folder(out or space.generated)
     cascade = load_cascade(_latest(space, "generator"), space.latents, _device(device))
     pieces = [(prompt, piece_seed(seed, index)) for prompt in wanted for index in range(count)]
-    written = [
-        write_piece(cascade, prompt, each, settings, out or space.generated, audio_format) for prompt, each in pieces
-    ]
+    written = [write_piece(cascade, prompt, each, settings, folder, audio_format) for prompt, each in pieces]
     if as_json:
         return _print_json([dataclasses.asdict(piece) for piece in written])
     for piece in written:
@@ -360,7 +361,7 @@ def reconstruct(
     start: Annotated[float, typer.Option(min=0, help="Where to begin, seconds.")] = 0.0,
     seconds: Annotated[float, typer.Option(min=0.1, help="How much of it.")] = 30.0,
     decoder_steps: Annotated[int, typer.Option(min=1, help="Sampling steps of the decoder.")] = 50,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same sound.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: generated/ of the workspace.")] = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -371,12 +372,13 @@ def reconstruct(
     from pipeline.excerpt import read_stretch
 
     space = open_workspace(workspace)
+    folder = _output_folder(out or space.generated)
     try:
         audio = read_stretch(file, start, seconds)
     except Unusable as error:
         raise UserError(f"{file} cannot be used: {error}") from error
     dmae = load_dmae(_latest(space, "dmae"), _device(device))
-    done = reconstruct_audio(dmae, audio, out or space.generated, file.stem, decoder_steps, seed)
+    done = reconstruct_audio(dmae, audio, folder, file.stem, decoder_steps, seed)
     if as_json:
         return _print_json(done)
     print(f"{done.path}  (log-mel distance {done.log_mel_distance:.1f} dB; the picture: {done.picture})")
@@ -608,13 +610,12 @@ def _require_validation(folder: Path, made_by: str) -> None:
 
 def _require_same_encoder(space: Workspace, encoder: str) -> None:
     """UserError where the generator's run was trained on the latents of another DMAE."""
-    from mousai.checkpoint import latest_checkpoint
-    from mousai.storage import read_json
+    from mousai.checkpoint import latest_checkpoint, read_about
 
     run = space.runs / "generator"
     folder = latest_checkpoint(run)
     if folder is not None:
-        before = read_json(folder / "checkpoint.json")["provenance"]["encoder"]
+        before = read_about(folder, "generator")["provenance"]["encoder"]
         if before != encoder:
             raise UserError(
                 f"{run} was trained on latents of DMAE {before}, and those of {encoder} are current. "
@@ -624,9 +625,11 @@ def _require_same_encoder(space: Workspace, encoder: str) -> None:
 
 def _shards_hash(folder: Path) -> str:
     """What identifies the data of a run: the hash of its shards' hashes."""
-    from mousai.storage import hash_of, read_json
+    from mousai.storage import hash_of
+    from pipeline.tars import finished_shards, read_stats
 
-    return hash_of([read_json(path)["sha256"] for path in sorted(folder.glob("*/*_stats.json"))])
+    folders = [folder / split for split in ("train", "val")]
+    return hash_of([read_stats(each, name).sha256 for each in folders for name in finished_shards(each)])
 
 
 def _provenance() -> dict[str, Any]:
@@ -674,7 +677,18 @@ def _read_prompts(path: Path | None) -> list[str]:
         return []
     if not path.is_file():
         raise UserError(f"{path} is not a file: --prompts-file takes a text file with a prompt a line")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text in UTF-8: --prompts-file takes one, with a prompt a line") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _output_folder(folder: Path) -> Path:
+    """The folder, before anything is computed for it; UserError where a file is in its place."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: --out takes a folder")
+    return folder
 
 
 def _next(command: str, folder: Path) -> None:

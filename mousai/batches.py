@@ -1,4 +1,4 @@
-"""What the loaders hand to the losses."""
+"""What the loaders hand to the losses and to validation."""
 
 from __future__ import annotations
 
@@ -26,3 +26,15 @@ class LatentBatch:
     valid_frames: Tensor  # [B], frames that are music; zeros follow
     prompts: list[str]
     track_ids: list[str]
+
+
+def others(track_ids: list[str]) -> list[int]:
+    """For each example the next one of another track; where all are of one track, the one half the batch away."""
+    count = len(track_ids)
+    return [
+        next(
+            (j % count for j in range(i + 1, i + count) if track_ids[j % count] != track_ids[i]),
+            (i + count // 2) % count,
+        )
+        for i in range(count)
+    ]

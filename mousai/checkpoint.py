@@ -16,6 +16,7 @@ from mousai.errors import UserError
 from mousai.storage import publish_folder, read_json, sha256_of_file, write_json
 
 Tensors = dict[str, Tensor]
+_ABOUT = ("kind", "step", "config", "training", "provenance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
         for name in ("model", "ema", "optimizer"):
             tensors: Tensors = getattr(checkpoint, name)
             save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / f"{name}.safetensors")
-        about = {key: getattr(checkpoint, key) for key in ("kind", "step", "config", "training", "provenance")}
+        about = {key: getattr(checkpoint, key) for key in _ABOUT}
         write_json(temporary / "checkpoint.json", about)
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old)
@@ -62,16 +63,7 @@ def load_checkpoint(folder: Path, kind: str, *, training: bool = False) -> Check
 
     UserError where it is missing, damaged or of another kind.
     """
-    if not (folder / "checkpoint.json").exists():
-        raise UserError(f"{folder} holds no checkpoint. Make one with: mousai train {kind}")
-    try:
-        about = read_json(folder / "checkpoint.json")
-    except ValueError as error:
-        raise UserError(
-            f"{folder}/checkpoint.json is damaged ({error}). Delete {folder} to use an older one"
-        ) from error
-    if about["kind"] != kind:
-        raise UserError(f"{folder} is a checkpoint of a {about['kind']}, and a {kind} is needed here")
+    about = read_about(folder, kind)
     loaded: dict[str, Tensors] = {}
     for name in ("model", "ema", "optimizer"):
         wanted = training or name == "ema"
@@ -82,6 +74,20 @@ def load_checkpoint(folder: Path, kind: str, *, training: bool = False) -> Check
                 f"{folder}/{name}.safetensors is damaged ({error}). Delete {folder} to use an older one"
             ) from error
     return Checkpoint(**about, model=loaded["model"], ema=loaded["ema"], optimizer=loaded["optimizer"])
+
+
+def read_about(folder: Path, kind: str) -> dict[str, Any]:
+    """All of the checkpoint in `folder` but its tensors; UserError as from `load_checkpoint`."""
+    path = folder / "checkpoint.json"
+    if not path.exists():
+        raise UserError(f"{folder} holds no checkpoint. Make one with: mousai train {kind}")
+    try:
+        about = {key: read_json(path)[key] for key in _ABOUT}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}). Delete {folder} to use an older one") from error
+    if about["kind"] != kind:
+        raise UserError(f"{folder} is a checkpoint of a {about['kind']}, and a {kind} is needed here")
+    return about
 
 
 def weights_id(folder: Path) -> str:

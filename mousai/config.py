@@ -140,6 +140,8 @@ def from_dict(kind: type[C], values: dict[str, Any], where: str, base: C | None 
 
     UserError, starting with `where`, for a key that `kind` does not know or a value of the wrong type.
     """
+    if not isinstance(values, dict):
+        raise UserError(f"{where} is {values!r}, and should be a table")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:

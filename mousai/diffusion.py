@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+LEVELS = tuple(round(0.05 + 0.1 * i, 2) for i in range(10))  # noise levels at which held-out loss is measured
+
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x [B, C, T], sigma [B]) -> v [B, C, T]
 
 
@@ -37,6 +39,12 @@ def v_loss(network: Velocity, x_0: Tensor, eps: Tensor, sigma: Tensor, valid: Te
     if valid is None:
         return error.mean(dim=1)
     return (error * valid).sum(dim=1) / valid.sum(dim=1)
+
+
+def valid_mask(valid_length: Tensor, x: Tensor) -> Tensor:
+    """[B, T]: 1 on the valid samples or frames of x [B, C, T], else 0."""
+    steps = torch.arange(x.shape[-1], device=x.device)
+    return (steps < valid_length.to(x.device)[:, None]).float()
 
 
 def wiener_loss(power: Tensor, sigma: Tensor) -> Tensor:

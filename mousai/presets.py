@@ -119,7 +119,7 @@ MICRO = Preset(
         unet=UNetConfig(
             in_channels=32,
             text_features=384,
-            levels=generator_levels((96, 160, 192, 224), (1, 2, 2, 2), (1, 1, 2, 2), (0, 0, 1, 1)),
+            levels=generator_levels((96, 144, 176, 208), (1, 2, 2, 2), (1, 1, 2, 1), (0, 0, 1, 1)),
             time_features=256,
             heads=4,
         ),

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from mousai.audio import write_audio
-from mousai.batches import AudioBatch
+from mousai.batches import AudioBatch, others
 from mousai.config import DMAEConfig
-from mousai.diffusion import v_loss, wiener_loss
+from mousai.diffusion import LEVELS, v_loss, valid_mask, wiener_loss
 from mousai.dmae import DMAE
 from mousai.mel import log_mel_distance
 from mousai.pictures import draw_mels
 from mousai.seeds import seed_of
 
-LEVELS = tuple(0.05 + 0.1 * i for i in range(10))  # noise levels of the validation loss
 PREVIEW_STEPS = 25  # of the decoder
 
 
@@ -35,30 +34,12 @@ def dmae_loss(model: nn.Module, batch: AudioBatch, generator: torch.Generator) -
     return v_loss(partial(dmae.velocity, latent=latent), signal, eps, sigma, valid_mask(batch.valid_length, audio))
 
 
-def valid_mask(valid_length: Tensor, x: Tensor) -> Tensor:
-    """[B, T]: 1 on the valid samples or frames of x [B, C, T], else 0."""
-    steps = torch.arange(x.shape[-1], device=x.device)
-    return (steps < valid_length.to(x.device)[:, None]).float()
-
-
 def power_spectrum(dmae: DMAE, audio: Tensor, size: int = 1024) -> Tensor:
     """[size // 2 + 1]: mean power spectrum of the diffused signal of [B, 2, T]; its mean is the variance."""
     signal = dmae.to_signal(audio).flatten(0, 1).unfold(-1, size, size)
     window = torch.hann_window(size, device=audio.device)
     power = torch.fft.rfft(signal * window).abs().square().mean(dim=(0, 1)) / window.square().sum()
     return cast(Tensor, power)
-
-
-def others(track_ids: list[str]) -> list[int]:
-    """For each example the next one of another track; where all are of one track, the one half the batch away."""
-    count = len(track_ids)
-    return [
-        next(
-            (j % count for j in range(i + 1, i + count) if track_ids[j % count] != track_ids[i]),
-            (i + count // 2) % count,
-        )
-        for i in range(count)
-    ]
 
 
 def build_dmae(config: DMAEConfig, seed: int, device: torch.device) -> DMAE:

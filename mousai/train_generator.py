@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from mousai.audio import write_audio
-from mousai.batches import LatentBatch
+from mousai.batches import LatentBatch, others
 from mousai.config import GeneratorConfig
-from mousai.diffusion import v_loss, wiener_loss
+from mousai.diffusion import LEVELS, v_loss, valid_mask, wiener_loss
 from mousai.errors import UserError
 from mousai.generator import Generator
 from mousai.pictures import draw_mels
 from mousai.seeds import seed_of
 from mousai.text import TextEncoder
-from mousai.train_dmae import LEVELS, others, valid_mask
 
 PREVIEW_STEPS = 25  # of the generator
 PREVIEW_CFG = 5.0

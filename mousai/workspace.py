@@ -98,7 +98,8 @@ class Workspace:
 
     def use_latents(self, encoder: str) -> None:
         """Make the latents of the DMAE with this id the current ones."""
-        write_json(self.latents / _CURRENT, {"encoder": encoder})
+        if not self.has_latents() or self.encoder() != encoder:
+            write_json(self.latents / _CURRENT, {"encoder": encoder})
 
     def has_latents(self) -> bool:
         """Whether encode-latents has run."""
@@ -108,7 +109,11 @@ class Workspace:
         """The id of the DMAE whose latents are current; UserError where there are none."""
         if not self.has_latents():
             raise UserError(f"{self.latents} holds no latents. Make them with: mousai encode-latents")
-        return str(read_json(self.latents / _CURRENT)["encoder"])
+        path = self.latents / _CURRENT
+        try:
+            return str(read_json(path)["encoder"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error!r}). Delete it and run: mousai encode-latents") from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:

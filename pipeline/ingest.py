@@ -46,6 +46,7 @@ class IngestSummary:
     duration: float  # s, of all tracks that are measured
     bytes: int  # of all tracks
     tags_only: bool
+    changed: bool  # whether the tables are not what they were
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ def ingest(
     they change. UserError, with nothing changed, for a library that is missing, unreadable or without audio.
     """
     tracks_path, parts = manifests / "tracks.parquet", manifests / ".ingest"
+    old = _read_rows(manifests)
     facts = read_facts(tracks_path)
     known_libraries = [Path(library) for library in facts.get("libraries", [])]
     roots = _outermost(libraries or known_libraries)
@@ -75,7 +77,6 @@ def ingest(
         raise UserError("No library is known yet. Name the folder that holds your music: mousai ingest ~/Music")
     all_libraries = _outermost([*roots, *known_libraries])
 
-    old = _read_rows(manifests)
     files, rows = _walk_all(roots, all_libraries, old)
     known = old | _read_parts(parts)
     stale = []
@@ -96,13 +97,16 @@ def ingest(
     rows += [row for row in old.values() if not any(_is_within(row.raw_path, root) for root in roots)]
     new = _by_path(rows)
     new_facts = {"libraries": [str(library) for library in all_libraries]}
-    if new != old or new_facts != facts:
+    changed = new != old or new_facts != facts
+    if changed:
         _write_rows(manifests, "", new.values(), **new_facts)
     shutil.rmtree(parts, ignore_errors=True)
-    return _summarize(old, new, num_other=num_other, tags_only=tags_only)
+    return _summarize(old, new, num_other, tags_only, changed)
 
 
-def _summarize(old: dict[bytes, Row], new: dict[bytes, Row], num_other: int, tags_only: bool) -> IngestSummary:
+def _summarize(
+    old: dict[bytes, Row], new: dict[bytes, Row], num_other: int, tags_only: bool, changed: bool
+) -> IngestSummary:
     tracks = [row for row in new.values() if isinstance(row, Track)]
     num_new = sum(old.get(track.raw_path) != track for track in tracks)
     reasons = Counter(row.reason for row in new.values() if isinstance(row, Rejected))
@@ -113,10 +117,11 @@ def _summarize(old: dict[bytes, Row], new: dict[bytes, Row], num_other: int, tag
         num_gone=sum(isinstance(row, Track) and raw_path not in new for raw_path, row in old.items()),
         num_rejected=reasons.total(),
         reasons=dict(sorted(reasons.items())),
-        num_other=num_other,
         duration=sum(track.length or 0 for track in tracks) / SAMPLE_RATE,
         bytes=sum(track.size for track in tracks),
+        num_other=num_other,
         tags_only=tags_only,
+        changed=changed,
     )
 
 

@@ -3,33 +3,23 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from mousai.batches import AudioBatch
-from mousai.diffusion import Velocity, alpha_beta, noised, one_number_loss, v_loss, wiener_loss
+from mousai.batches import AudioBatch, others
+from mousai.diffusion import Velocity, alpha_beta, noised, one_number_loss, v_loss, valid_mask, wiener_loss
 from mousai.dmae import DMAE
 from mousai.generator import Generator
 from mousai.presets import TINY
 from mousai.samplers import ddim, guided, starting_noise
-from mousai.train_dmae import dmae_loss, others, power_spectrum, valid_mask
+from mousai.train_dmae import dmae_loss, power_spectrum
 
 CHANNELS = 3
 MEAN = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
 MIX = torch.tensor([[0.8, 0.0, 0.0], [0.5, 0.3, 0.0], [-0.4, 0.2, 1.5]], dtype=torch.float64)
 COVARIANCE = MIX @ MIX.T  # of the channels with one another, the same at each time step
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors: more threads only wait for each other where the cores are busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -27,15 +27,6 @@ CONFIG = FitConfig(length=1, steps=40, batch_size=8, learning_rate=1e-2, checkpo
 TIMINGS = {"seconds", "steps_per_second", "data_wait"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors: more threads only wait for each other where the cores are busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Tiny(nn.Module):
     """A denoiser with weights and the buffers of a BatchNorm."""
 

@@ -1,0 +1,142 @@
+"""The command line, as a user meets it: help, the chain from init to reconstruct, and the same commands once more."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import typer
+from cli_runs import CHAIN, ROOT, Chain, mousai, state_of
+
+import cli
+
+COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+SLOW_MODULES = ("torch", "torchaudio", "transformers", "matplotlib", "pandas", "webdataset", "av", "pyarrow")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["generate", "--help"]], ids=" ".join)
+def test_help_does_not_wait_for_slow_modules(words):
+    script = (
+        f"import sys\nsys.argv = ['mousai', *{words!r}]\nimport cli\n"
+        "try:\n    cli.main()\nexcept SystemExit as ended:\n    assert not ended.code\n"
+        f"print('loaded:', [name for name in {SLOW_MODULES!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Usage: mousai" in done.stdout
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_the_installed_command_runs(tmp_path):
+    command = Path(sys.executable).with_name("mousai")
+    done = subprocess.run([command, "init", "space", "--preset", "tiny"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("Next: mousai ingest ~/Music -w space\n")
+    again = subprocess.run([command, "doctor"], cwd=tmp_path / "space", capture_output=True, text=True)
+    assert again.stdout.endswith("Next: mousai ingest ~/Music\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_each_of_its_options_has_help(name):
+    command = COMMANDS[name]
+    assert command.help
+    assert [each.name for each in command.params if not each.help] == []
+    assert mousai(name, "--help").code == 0
+
+
+def test_the_help_lists_the_chain_in_its_order():
+    assert list(COMMANDS)[:7] == ["init", "ingest", "prompts", "shard", "encode-latents", "train", "generate"]
+
+
+def test_each_command_names_the_next_one(chain: Chain):
+    following = {
+        "ingest": "mousai shard", "prompts": "mousai shard", "shard": "mousai train dmae",
+        "train dmae": "mousai encode-latents", "encode-latents": "mousai train generator",
+        "train generator": 'mousai generate "PROMPT"',
+    }  # fmt: skip
+    last = {name: chain.outcomes[name].out.splitlines()[-1] for name in following}
+    assert last == {name: f"Next: {command} -w {chain.workspace}" for name, command in following.items()}
+
+
+def test_the_chain_tells_what_it_found_and_made(chain: Chain):
+    told = {name: outcome.out for name, outcome in chain.outcomes.items()}
+    assert "3 tracks, 0.1 min" in told["ingest"]
+    assert "1 files rejected: 1 decode_failed" in told["ingest"]
+    assert "3 Bob" in told["prompts"] or "2 Bob" in told["prompts"]
+    assert "(2 shards made, 0 kept, 0 removed)" in told["shard"]
+    assert "done at step 2" in told["train dmae"]
+    assert "validation loss" in told["train generator"]
+    assert "log-mel distance" in told["reconstruct"]
+
+
+def test_the_chain_ends_in_music(chain: Chain):
+    (piece,) = chain.workspace.glob("generated/a-song-of-the-second-tone-*.wav")
+    with soundfile.SoundFile(piece) as sound:
+        assert (sound.samplerate, sound.channels, sound.frames) == (48_000, 2, 65_536)
+        assert sound.title == "a song of the second tone"
+    facts = json.loads(piece.with_suffix(".json").read_text())
+    assert (facts["seed"], facts["steps"], facts["decoder_steps"]) == (0, 2, 1)
+    assert soundfile.info(chain.workspace / "generated" / "1-decoded.wav").frames == 48_000
+    assert (chain.workspace / "generated" / "1.png").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in CHAIN if name not in ("prompts", "reconstruct")])
+def test_a_finished_command_does_nothing_and_says_so(chain: Chain, name):
+    before = state_of(chain.workspace)
+    again = chain.run(name)
+    assert again.code == 0
+    assert "Nothing to do" in again.out or "was there already" in again.out
+    assert state_of(chain.workspace) == before
+
+
+def test_prompts_changes_nothing(chain: Chain):
+    before = state_of(chain.workspace)
+    assert chain.run("prompts").out == chain.outcomes["prompts"].out
+    assert state_of(chain.workspace) == before
+
+
+def test_a_file_is_reconstructed_the_same_way_each_time(chain: Chain):
+    before = state_of(chain.workspace)
+    assert chain.run("reconstruct").out == chain.outcomes["reconstruct"].out
+    after = state_of(chain.workspace)
+    assert {path: content for path, (_, content) in after.items()} == {
+        path: content for path, (_, content) in before.items()
+    }
+
+
+def test_init_leaves_a_workspace_as_it_is(chain: Chain):
+    before = state_of(chain.workspace)
+    again = mousai("init", chain.workspace, "--preset", "tiny")
+    assert "is a workspace already" in again.out
+    assert state_of(chain.workspace) == before
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_json_is_json_and_nothing_else(chain: Chain, name):
+    done = chain.run(name, "--json")
+    assert done.code == 0
+    assert json.loads(done.out)
+
+
+@pytest.mark.parametrize("words", [["params"], ["params", "paper"], ["doctor"]], ids=" ".join)
+def test_json_of_what_needs_no_chain(chain: Chain, words):
+    assert json.loads(mousai(*words, "-w", chain.workspace, "--json").out)
+
+
+def test_train_without_a_stage_takes_the_next_one(chain: Chain):
+    done = mousai("train", "--steps", "2", "--device", "cpu", "-w", chain.workspace)
+    assert done.out.startswith(f"Nothing to do: {chain.workspace / 'runs' / 'generator'} is at step 2")
+
+
+def test_doctor_names_the_command_that_is_due(chain: Chain, tmp_path):
+    assert mousai("doctor", "-w", chain.workspace).out.splitlines()[-1].startswith('Next: mousai generate "PROMPT"')
+    assert mousai("doctor", "-w", tmp_path).out.splitlines()[-1].startswith("Next: mousai init")
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_piece(chain: Chain, tmp_path):
+    (piece,) = chain.workspace.glob("generated/a-song-of-the-second-tone-*.wav")
+    assert chain.run("generate", "--out", tmp_path, "--count", 2).code == 0
+    first, second = sorted(tmp_path.glob("*.wav"), key=lambda path: path.name != piece.name)
+    assert first.read_bytes() == piece.read_bytes()
+    assert second.read_bytes() != piece.read_bytes()
