@@ -6,9 +6,11 @@ torch is imported only by the commands that need it, so that help comes at once.
 
 import dataclasses
 import json
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -264,7 +266,8 @@ def _train_dmae(
     )
     count, length = config.validation_examples, config.length
     training = audio_examples(space.shards, "train", length=length, count=4 * count)
-    dmae = build_dmae(space.preset.dmae, config.seed, device)
+    with _model_of(space):
+        dmae = build_dmae(space.preset.dmae, config.seed, device)
     watch = DMAEWatch(
         examples=audio_examples(space.shards, "val", length=length, count=count),
         calibration=training,
@@ -299,7 +302,8 @@ def _train_generator(
     tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
     dmae = load_dmae(latents / "dmae", device)
     frames = config.length // dmae.config.hop
-    generator, text = build_generator(space.preset.generator, latent_statistics(latents), config.seed, device)
+    with _model_of(space):
+        generator, text = build_generator(space.preset.generator, latent_statistics(latents), config.seed, device)
     watch = GeneratorWatch(
         examples=latent_examples(latents, "val", tracks, frames=frames, count=config.validation_examples),
         encoder=text,
@@ -591,6 +595,15 @@ def _latest(space: Workspace, stage: str) -> Path:
     return folder
 
 
+@contextmanager
+def _model_of(space: Workspace) -> Iterator[None]:
+    """What mousai.toml says of a model may be well-formed, and yet no model."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{space.folder / 'mousai.toml'} describes a model that cannot be: {error}") from error
+
+
 def _set_aside(run: Path) -> None:
     """Rename a run's folder to the first free NAME-1, NAME-2, …"""
     if run.exists():
@@ -688,6 +701,9 @@ def _output_folder(folder: Path) -> Path:
     """The folder, before anything is computed for it; UserError where a file is in its place."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: --out takes a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: Permission denied. Name another folder with --out")
     return folder
 
 

@@ -55,7 +55,8 @@ def write_audio(path: Path, audio: Waveform, *, title: str = "", comment: str = 
     pcm = to_pcm16(np.asarray(audio * gain, dtype=np.float32))
     with (
         publish(path) as temporary,
-        soundfile.SoundFile(temporary, "w", SAMPLE_RATE, CHANNELS, "PCM_16", format=container) as sound,
+        temporary.open("wb") as file,  # libsndfile would not say what is wrong with a folder
+        soundfile.SoundFile(file, "w", SAMPLE_RATE, CHANNELS, "PCM_16", format=container) as sound,
     ):
         for name, value in {"title": title, "comment": comment, "software": "mousai"}.items():
             if value:  # libsndfile refuses empty strings

@@ -110,6 +110,11 @@ class FitConfig:
     preview_every: int = 20_000  # steps
     validation_examples: int = 64
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "preview_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, and should be 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -125,6 +130,18 @@ class Preset:
     train_generator: FitConfig
     validation_share: float = 0.01  # of the hours
     needs_gpu: bool = True
+
+    def __post_init__(self) -> None:
+        divisors = {"train_dmae": self.dmae.divisor, "train_generator": self.dmae.hop * self.generator.unet.divisor}
+        for stage, divisor in divisors.items():
+            length = getattr(self, stage).length
+            if length < 1 or length % divisor:
+                raise ValueError(f"length of {stage} is {length}, and should be a multiple of {divisor} samples")
+        step, hop = self.dmae.patch, self.dmae.hop  # samples per time step of a level, and per latent frame
+        for level in self.dmae.unet.levels:
+            step *= level.factor
+            if level.inject and step != hop:
+                raise ValueError(f"a level of dmae with {step} samples a step injects the latent, with {hop} a frame")
 
 
 C = TypeVar("C")
@@ -150,11 +167,9 @@ def from_dict(kind: type[C], values: dict[str, Any], where: str, base: C | None 
         name: _convert(hints[name], value, f"{where}: {name}", getattr(base, name, None))
         for name, value in values.items()
     }
-    if base is not None:
-        return dataclasses.replace(base, **given)  # type: ignore[type-var]
     try:
-        return kind(**given)
-    except TypeError as error:  # Python's own words name the field: "missing 1 required …: 'channels'"
+        return kind(**given) if base is None else dataclasses.replace(base, **given)  # type: ignore[type-var]
+    except (TypeError, ValueError) as error:  # "missing 1 required …: 'channels'", or what does not fit together
         raise UserError(f"{where}: {error}") from error
 
 

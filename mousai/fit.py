@@ -95,7 +95,8 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
             if over or step % LOG_EVERY == 0:
                 row = _row(step, loss, seconds, (step - first) / (now - started), waited / (now - started))
                 append_row(run.folder, row)
-                advance(step % LOG_EVERY or LOG_EVERY if run.budget is None else now - shown, _note(row))
+                new_steps = step - max(first, (step - 1) // LOG_EVERY * LOG_EVERY)
+                advance(new_steps if run.budget is None else now - shown, _note(row))
                 shown = now
             save, validate, preview = (
                 over or step % every == 0

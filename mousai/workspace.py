@@ -155,7 +155,7 @@ def open_workspace(folder: Path) -> Workspace:
         raise UserError(f"{path} is not valid TOML: {error}") from error
     if "preset" not in values:
         raise UserError(f'{path} names no preset: add a line such as preset = "paper"')
-    base = find_preset(values.pop("preset"))
+    base = find_preset(str(values.pop("preset")))
     return Workspace(
         folder=folder,
         paths=from_dict(Paths, values.pop("paths", {}), f"{path} [paths]"),

@@ -26,6 +26,7 @@ from pipeline.records import Reason, Rejected, Track
 from pipeline.tags import read_tags
 
 Row = Track | Rejected
+_Rows = dict[bytes, Row]  # by raw path
 
 _BATCH = 4  # files a job
 _SAVE_EVERY = 30.0  # seconds of reading that a kill may cost
@@ -97,16 +98,13 @@ def ingest(
     rows += [row for row in old.values() if not any(_is_within(row.raw_path, root) for root in roots)]
     new = _by_path(rows)
     new_facts = {"libraries": [str(library) for library in all_libraries]}
-    changed = new != old or new_facts != facts
-    if changed:
+    if changed := (new != old or new_facts != facts):
         _write_rows(manifests, "", new.values(), **new_facts)
     shutil.rmtree(parts, ignore_errors=True)
     return _summarize(old, new, num_other, tags_only, changed)
 
 
-def _summarize(
-    old: dict[bytes, Row], new: dict[bytes, Row], num_other: int, tags_only: bool, changed: bool
-) -> IngestSummary:
+def _summarize(old: _Rows, new: _Rows, num_other: int, tags_only: bool, changed: bool) -> IngestSummary:
     tracks = [row for row in new.values() if isinstance(row, Track)]
     num_new = sum(old.get(track.raw_path) != track for track in tracks)
     reasons = Counter(row.reason for row in new.values() if isinstance(row, Rejected))
@@ -128,11 +126,11 @@ def _summarize(
 # What is known
 
 
-def _by_path(rows: Iterable[Row]) -> dict[bytes, Row]:
+def _by_path(rows: Iterable[Row]) -> _Rows:
     return {row.raw_path: row for row in sorted(rows, key=lambda row: (row.path, row.raw_path))}
 
 
-def _read_rows(folder: Path, prefix: str = "") -> dict[bytes, Row]:
+def _read_rows(folder: Path, prefix: str = "") -> _Rows:
     rows: list[Row] = []
     for name, record in (("tracks", Track), ("rejected", Rejected)):
         path = folder / f"{prefix}{name}.parquet"
@@ -141,9 +139,9 @@ def _read_rows(folder: Path, prefix: str = "") -> dict[bytes, Row]:
     return _by_path(rows)
 
 
-def _read_parts(parts: Path) -> dict[bytes, Row]:
+def _read_parts(parts: Path) -> _Rows:
     """What killed runs have read, the latest last."""
-    rows: dict[bytes, Row] = {}
+    rows: _Rows = {}
     for path in sorted(parts.glob("*-tracks.parquet")):
         rows |= _read_rows(parts, path.name.removesuffix("tracks.parquet"))
     return rows
@@ -187,7 +185,7 @@ def _is_within(raw_path: bytes, library: Path) -> bool:
     return raw_path == raw_library or raw_path.startswith(raw_library.rstrip(b"/") + b"/")
 
 
-def _walk_all(roots: Sequence[Path], libraries: Sequence[Path], old: dict[bytes, Row]) -> tuple[list[_File], list[Row]]:
+def _walk_all(roots: Sequence[Path], libraries: Sequence[Path], old: _Rows) -> tuple[list[_File], list[Row]]:
     """All files below `roots`, and rows for what cannot be looked into."""
     files: list[_File] = []
     rows: list[Row] = []
@@ -254,10 +252,9 @@ def _read_all(files: Sequence[_File], read: Callable[[_File], Row], parts: Path,
     rows: list[Row] = []
     num_saved, num_rejected, saved = 0, 0, time.monotonic()
     batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
-    alone = partial(_read_apart, read)
     with progress("reading", len(files), "files") as advance:
         try:
-            for batch, found in run_jobs(partial(_read_batch, read), batches, workers, alone):
+            for batch, found in run_jobs(partial(_read_batch, read), batches, workers, partial(_read_apart, read)):
                 rows += found
                 num_rejected += sum(isinstance(row, Rejected) for row in found)
                 advance(len(batch), f"{num_rejected} rejected" if num_rejected else "")
@@ -275,7 +272,7 @@ def _read_batch(read: Callable[[_File], Row], batch: Sequence[_File]) -> list[Ro
 
 
 def _read_apart(read: Callable[[_File], Row], batch: Sequence[_File]) -> list[Row]:
-    """The rows of a batch that kills its worker: each file in a worker of its own, to find the culprit."""
+    """The rows of a batch that kills its worker: file by file, to find the culprit."""
     if len(batch) == 1:
         return [_rejected(batch[0], Reason.DECODE_FAILED, "the decoder crashed")]
     jobs = run_jobs(partial(_read_batch, read), [[file] for file in batch], 2, partial(_read_apart, read))
