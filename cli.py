@@ -237,6 +237,10 @@ def train(
     if space.preset.needs_gpu and chosen.type == "cpu" and device != "cpu":
         raise UserError(f"the preset {space.preset.name} needs a GPU, and {_why_no_gpu()} To insist: --device cpu")
     with space.lock():
+        if stage == "dmae":
+            _require_validation(space.shards, "mousai shard")
+        else:
+            _require_validation(space.latents / space.encoder(), "mousai encode-latents")
         if restart:
             _set_aside(space.runs / stage)
         config = getattr(space.preset, f"train_{stage}")
@@ -260,7 +264,6 @@ def _train_dmae(
     from mousai.train_dmae import DMAEWatch, build_dmae, dmae_loss, power_spectrum
     from pipeline.load import audio_batches, audio_examples
 
-    _require_validation(space.shards, "mousai shard")
     batches = audio_batches(
         space.shards, length=config.length, batch_size=config.batch_size, seed=config.seed, workers=workers
     )
@@ -297,7 +300,6 @@ def _train_generator(
 
     encoder = space.encoder()
     latents = space.latents / encoder
-    _require_validation(latents, "mousai encode-latents")
     _require_same_encoder(space, encoder)
     tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
     dmae = load_dmae(latents / "dmae", device)
@@ -371,7 +373,7 @@ def reconstruct(
     as_json: JsonOption = False,
 ) -> None:
     """Hear stage 1 alone: a file through encoder and decoder, as WAV, with a mel picture of both."""
-    from mousai.generate import load_dmae, reconstruct_audio
+    from mousai.generate import Redraw, reconstruct_audio
     from pipeline.decode import Unusable
     from pipeline.excerpt import read_stretch
 
@@ -381,11 +383,12 @@ def reconstruct(
         audio = read_stretch(file, start, seconds)
     except Unusable as error:
         raise UserError(f"{file} cannot be used: {error}") from error
-    dmae = load_dmae(_latest(space, "dmae"), _device(device))
-    done = reconstruct_audio(dmae, audio, folder, file.stem, decoder_steps, seed)
+    redraw = Redraw(steps=decoder_steps, seed=seed, device=_device(device))
+    done = reconstruct_audio(_latest(space, "dmae"), audio, folder, file.stem, redraw)
     if as_json:
         return _print_json(done)
-    print(f"{done.path}  (log-mel distance {done.log_mel_distance:.1f} dB; the picture: {done.picture})")
+    kept = "" if done.made else "was there already; "
+    print(f"{done.path}  ({kept}log-mel distance {done.log_mel_distance:.1f} dB; the picture: {done.picture})")
 
 
 @app.command()

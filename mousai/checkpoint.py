@@ -39,7 +39,9 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     with publish_folder(folder) as temporary:
         for name in ("model", "ema", "optimizer"):
             tensors: Tensors = getattr(checkpoint, name)
-            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / f"{name}.safetensors")
+            path = temporary / f"{name}.safetensors"
+            save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+            path.chmod(0o644)  # safetensors makes files that only their owner may read
         about = {key: getattr(checkpoint, key) for key in _ABOUT}
         write_json(temporary / "checkpoint.json", about)
     for old in list_checkpoints(run)[:-keep]:

@@ -137,6 +137,11 @@ class Preset:
             length = getattr(self, stage).length
             if length < 1 or length % divisor:
                 raise ValueError(f"length of {stage} is {length}, and should be a multiple of {divisor} samples")
+        if self.train_generator.length != self.chunk_length:
+            raise ValueError(
+                f"chunk_length is {self.chunk_length} and length of train_generator {self.train_generator.length}: "
+                "the generator is trained on whole chunks, so set both"
+            )
         step, hop = self.dmae.patch, self.dmae.hop  # samples per time step of a level, and per latent frame
         for level in self.dmae.unet.levels:
             step *= level.factor

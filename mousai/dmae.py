@@ -15,8 +15,8 @@ from mousai.config import DMAEConfig, EncoderConfig
 from mousai.samplers import ddim, starting_noise
 from mousai.unet import ResidualBlock, UNet
 
-LOG_FLOOR = 1e-4  # magnitude added before the log: about -80 dB below a full-scale sine's 8
-LOG_MEAN, LOG_STD = -4.5, 2.5  # of the log magnitudes of real music, rounded: see docs/model.md
+LOG_FLOOR = 1e-4  # magnitude added before the log: 98 dB below the 8 of a full-scale sine
+LOG_MEAN, LOG_STD = -4.5, 2.5  # bring log magnitudes of music near 0 ± 1: see docs/model.md
 LATENT_SPREAD = 0.8  # std of a normalised channel before the tanh: its values stay where tanh bends but is not flat
 
 

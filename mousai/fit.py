@@ -56,7 +56,7 @@ class FitResult:
     """How training ended."""
 
     step: int
-    seconds: float  # trained so far, over all sittings
+    seconds: float  # trained so far, over all sittings, without the validation at the end
     new_steps: int
     interrupted: bool
 
@@ -113,7 +113,6 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
                 append_row(run.folder, {"step": step, **run.validate(ema)})
             if preview:
                 run.preview(ema, run.folder / "previews" / f"step-{step:08}")
-    seconds = spent + time.monotonic() - started
     return FitResult(step=step, seconds=seconds, new_steps=step - first, interrupted=stopped)
 
 

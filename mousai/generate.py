@@ -1,6 +1,7 @@
 """From text to audio: both stages and the text encoder together (Moûsai, equation 6)."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -27,7 +28,7 @@ from mousai.mel import log_mel_distance
 from mousai.pictures import draw_mels
 from mousai.progress import progress
 from mousai.seeds import seed_of
-from mousai.storage import hash_of, publish_folder, write_json
+from mousai.storage import hash_of, publish_folder, read_json, write_json
 from mousai.text import TextEncoder
 
 
@@ -39,6 +40,11 @@ class Settings:
     steps: int = 50
     decoder_steps: int = 50
     cfg: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "cfg"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"{name} is {getattr(self, name)}, and should be a number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +103,11 @@ def load_cascade(generator: Path, latents: Path, device: torch.device) -> Cascad
         dmae=load_dmae(frozen_dmae(latents, checkpoint), device),
         generator=model.eval().requires_grad_(False).to(device),
         text=TextEncoder(model.config.text_encoder, model.config.text_length, device),
-        about={"generator": str(generator), "step": checkpoint.step, "encoder": checkpoint.provenance["encoder"]},
+        about={
+            "generator": weights_id(generator),
+            "step": checkpoint.step,
+            "encoder": checkpoint.provenance["encoder"],
+        },
     )
 
 
@@ -176,20 +186,46 @@ class Reconstruction:
     path: Path
     picture: Path
     log_mel_distance: float  # dB
+    made: bool  # False where it was there already
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redraw:
+    """How a reconstruction is decoded."""
+
+    steps: int
+    seed: int
+    device: torch.device
 
 
 @torch.no_grad()
-def reconstruct_audio(dmae: DMAE, audio: Waveform, folder: Path, name: str, steps: int, seed: int) -> Reconstruction:
-    """Encode and decode [2, T] in [-1, 1]; writes NAME-true.wav, NAME-decoded.wav and NAME.png into `folder`."""
-    device = next(dmae.parameters()).device
-    true = torch.from_numpy(audio)
-    padded = functional.pad(true, (0, -true.shape[1] % dmae.config.divisor))
-    with _precision(device):
-        latent = dmae.encode(padded[None].to(device))
-        decoded = dmae.decode(latent, [seed_of(seed, "decoder")], steps)[0, :, : true.shape[1]].float().cpu()
-    distance = log_mel_distance(true, decoded).item()
-    path, picture = folder / f"{name}-decoded.wav", folder / f"{name}.png"
-    write_audio(folder / f"{name}-true.wav", audio)
-    write_audio(path, decoded.numpy(), title=name)
-    draw_mels(picture, [("true", true), (f"auto-encoded, {distance:.1f} dB apart", decoded)])
-    return Reconstruction(path=path, picture=picture, log_mel_distance=distance)
+def reconstruct_audio(dmae: Path, audio: Waveform, folder: Path, name: str, settings: Redraw) -> Reconstruction:
+    """Encode and decode [2, T] in [-1, 1] with the DMAE in a checkpoint folder.
+
+    Writes NAME-HASH-true.wav, NAME-HASH-decoded.wav, NAME-HASH.png and, last, NAME-HASH.json into `folder`; HASH is of
+    all that decides them, and what is there is kept.
+    """
+    sound = hashlib.sha256(audio.tobytes()).hexdigest()[:16]
+    facts = {"dmae": weights_id(dmae), "audio": sound, "steps": settings.steps, "seed": settings.seed}
+    stem = folder / f"{name}-{hash_of(facts)[:8]}"
+    paths = {part: stem.with_name(stem.name + part) for part in ("-true.wav", "-decoded.wav", ".png", ".json")}
+    made = not all(path.exists() for path in paths.values())
+    if made:
+        model = load_dmae(dmae, settings.device)
+        true = torch.from_numpy(audio)
+        padded = functional.pad(true, (0, -true.shape[1] % model.config.divisor))
+        with _precision(settings.device):
+            latent = model.encode(padded[None].to(settings.device))
+            decoded = model.decode(latent, [seed_of(settings.seed, "decoder")], settings.steps)
+        heard = decoded[0, :, : true.shape[1]].float().cpu()
+        distance = log_mel_distance(true, heard).item()
+        write_audio(paths["-true.wav"], audio)
+        write_audio(paths["-decoded.wav"], heard.numpy(), title=name)
+        draw_mels(paths[".png"], [("true", true), (f"auto-encoded, {distance:.1f} dB apart", heard)])
+        write_json(paths[".json"], {**facts, "log_mel_distance": distance})
+    return Reconstruction(
+        path=paths["-decoded.wav"],
+        picture=paths[".png"],
+        log_mel_distance=read_json(paths[".json"])["log_mel_distance"],
+        made=made,
+    )

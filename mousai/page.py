@@ -46,7 +46,7 @@ p { margin: 1rem 0; max-width: 42rem; }
 .lead { margin: .75rem 0 2.25rem; font-size: 1.1rem; color: var(--soft); }
 .card, .facts > div, details, .player { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }
 .facts { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); margin: 1.25rem 0; }
-.facts > div { padding: .7rem .9rem; }
+.facts > div { display: flex; flex-direction: column; justify-content: space-between; padding: .7rem .9rem; }
 .facts dt { color: var(--soft); font-size: .8rem; }
 .facts dd { margin: .1rem 0 0; font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; margin: 1.25rem 0; }

@@ -79,7 +79,7 @@ def encode_latents(shards: Path, latents: Path, encoder: Encoder, *, batch_size:
     orphans = [(split, name) for split in SPLITS for name in list_shards(folder / split) if (split, name) not in plans]
     for split, name in orphans:
         remove_shard(folder / split, name)
-    with progress("encode-latents", seconds / 3600, "h") as advance, ThreadPoolExecutor(max(1, workers)) as pool:
+    with progress("encode-latents", seconds / 60, "min") as advance, ThreadPoolExecutor(max(1, workers)) as pool:
         for split, name in waiting:
             samples = _samples(shards / split, name, encoder, batch_size, pool, advance)
             duration = functools.partial(_duration, encoder.hop)
@@ -116,7 +116,7 @@ def _samples(
             latents = encoder.encode(np.stack([audio for _, _, audio in batch]))
             for (key, about, _), latent in zip(batch, latents, strict=True):
                 yield _sample(rows[key], about, latent, encoder)
-                advance(rows[key].valid_length / SAMPLE_RATE / 3600, name)
+                advance(rows[key].valid_length / SAMPLE_RATE / 60, name)
 
 
 def _audio_members(tar: Path) -> Iterator[tuple[str, bytes, bytes]]:
