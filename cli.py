@@ -273,6 +273,7 @@ def _train_dmae(
         dmae = build_dmae(space.preset.dmae, config.seed, device)
     watch = DMAEWatch(
         examples=audio_examples(space.shards, "val", length=length, count=count),
+        demo=audio_examples(space.shards, "val", length=max(length, 2**18), count=4),
         calibration=training,
         power=power_spectrum(dmae, training.audio.to(device)),
         seed=config.seed,

@@ -19,18 +19,18 @@ RANGE_DB = 80  # shown below the loudest point
 @contextmanager
 def _figure(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[list[Axes]]:
     """Axes, row by row, of a figure that is published at `path` when the block ends."""
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+    with matplotlib.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=size, layout="constrained")
         yield list(figure.subplots(rows, columns, squeeze=False).flat)
         with publish(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
+            figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})
 
 
 def draw_mels(path: Path, sounds: Sequence[tuple[str, Tensor]]) -> None:
     """Log-mel spectrograms of (title, audio [2, T]) one above the other, on one scale (the paper's Figure 6)."""
     mels = [log_mel(audio.cpu()) for _, audio in sounds]
     top = max(mel.max().item() for mel in mels)
-    with _figure(path, len(sounds), 1, (8, 2.2 * len(sounds))) as axes:
+    with _figure(path, len(sounds), 1, (5.6, 1.9 * len(sounds))) as axes:
         for axis, (title, _), mel in zip(axes, sounds, mels, strict=True):
             seconds = mel.shape[-1] * HOP / SAMPLE_RATE
             axis.imshow(mel.numpy(), origin="lower", aspect="auto", vmin=top - RANGE_DB, vmax=top, cmap="magma",
@@ -43,7 +43,7 @@ def draw_mels(path: Path, sounds: Sequence[tuple[str, Tensor]]) -> None:
 def draw_curves(path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str,
                 ) -> None:  # fmt: skip
     """Named (x, y) curves in one picture."""
-    with _figure(path, 1, 1, (7, 3.2)) as (axis,):
+    with _figure(path, 1, 1, (5.6, 3)) as (axis,):
         for name, (x, y) in curves.items():
             axis.plot(x, y, label=name, marker="." if len(x) < 30 else None, linewidth=1.2)
         axis.set(xlabel=xlabel, ylabel=ylabel)

@@ -54,6 +54,7 @@ class DMAEWatch:
     """The held-out examples of a run, and what it must know of its training data."""
 
     examples: AudioBatch
+    demo: AudioBatch  # held out as well, and long enough to listen to
     calibration: AudioBatch  # of the training split
     power: Tensor
     seed: int
@@ -96,12 +97,13 @@ class DMAEWatch:
 
     @torch.no_grad()
     def preview(self, model: nn.Module, folder: Path) -> None:
-        """Write up to four held-out crops and their reconstructions as WAV, and a mel picture of each pair."""
+        """Write the demo set and its reconstructions as WAV, and a mel picture of each pair."""
         dmae = cast(DMAE, model)
         device = next(dmae.parameters()).device
-        for i, audio in enumerate(self.examples.audio[:4]):
-            latent = dmae.encode(audio[None].to(device))
+        for i, (padded, length) in enumerate(zip(self.demo.audio, self.demo.valid_length.tolist(), strict=True)):
+            latent = dmae.encode(padded[None].to(device))
             decoded = dmae.decode(latent, [seed_of(self.seed, "preview", i)], PREVIEW_STEPS)[0].cpu()
+            audio, decoded = padded[:, :length], decoded[:, :length]
             distance = log_mel_distance(audio, decoded).item()
             write_audio(folder / f"{i}-true.wav", audio.numpy())
             write_audio(folder / f"{i}-decoded.wav", decoded.numpy())

@@ -81,11 +81,12 @@ def test_the_chain_ends_in_music(chain: Chain):
         assert sound.title == "a song of the second tone"
     facts = json.loads(piece.with_suffix(".json").read_text())
     assert (facts["seed"], facts["steps"], facts["decoder_steps"]) == (0, 2, 1)
-    assert soundfile.info(chain.workspace / "generated" / "1-decoded.wav").frames == 48_000
-    assert (chain.workspace / "generated" / "1.png").exists()
+    (decoded,) = chain.workspace.glob("generated/1-*-decoded.wav")
+    assert soundfile.info(decoded).frames == 48_000
+    assert len(list(chain.workspace.glob("generated/1-*.png"))) == 1
 
 
-@pytest.mark.parametrize("name", [name for name in CHAIN if name not in ("prompts", "reconstruct")])
+@pytest.mark.parametrize("name", [name for name in CHAIN if name != "prompts"])
 def test_a_finished_command_does_nothing_and_says_so(chain: Chain, name):
     before = state_of(chain.workspace)
     again = chain.run(name)
@@ -100,13 +101,11 @@ def test_prompts_changes_nothing(chain: Chain):
     assert state_of(chain.workspace) == before
 
 
-def test_a_file_is_reconstructed_the_same_way_each_time(chain: Chain):
-    before = state_of(chain.workspace)
-    assert chain.run("reconstruct").out == chain.outcomes["reconstruct"].out
-    after = state_of(chain.workspace)
-    assert {path: content for path, (_, content) in after.items()} == {
-        path: content for path, (_, content) in before.items()
-    }
+def test_a_file_is_reconstructed_the_same_way_each_time(chain: Chain, tmp_path):
+    again = chain.run("reconstruct", "--out", tmp_path)
+    assert again.code == 0
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (chain.workspace / "generated" / path.name).read_bytes()
 
 
 def test_init_leaves_a_workspace_as_it_is(chain: Chain):
