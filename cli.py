@@ -294,6 +294,7 @@ def _train_generator(
     from mousai.fit import Run, fit
     from mousai.generate import load_dmae
     from mousai.train_generator import GeneratorWatch, build_generator, generator_loss
+    from pipeline.encode_latents import is_stale
     from pipeline.load import latent_batches, latent_examples, latent_statistics
     from pipeline.manifest import read_table
     from pipeline.prompts import tracks_by_id
@@ -302,6 +303,10 @@ def _train_generator(
     encoder = space.encoder()
     latents = space.latents / encoder
     _require_same_encoder(space, encoder)
+    if is_stale(space.shards, space.latents, encoder):
+        raise UserError(
+            "the library has changed since its latents were made. Bring them up to date: mousai encode-latents"
+        )
     tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
     dmae = load_dmae(latents / "dmae", device)
     frames = config.length // dmae.config.hop
@@ -349,6 +354,8 @@ def generate(
     if not wanted:
         raise UserError('say what to play: mousai generate "Egyptian Darbuka, Drums, Rythm, (Deluxe Edition), 2 of 4"')
     length = seconds or space.preset.chunk_length / 48_000
+    if any(not _is_text(prompt) for prompt in wanted):
+        raise UserError("a prompt holds bytes that are no UTF-8 text")
     settings = Settings(seconds=length, steps=steps, decoder_steps=decoder_steps, cfg=cfg)
     folder = _output_folder(out or space.generated)
     cascade = load_cascade(_latest(space, "generator"), space.latents, _device(device))
@@ -709,6 +716,10 @@ def _output_folder(folder: Path) -> Path:
     if not os.access(folder, os.W_OK):
         raise UserError(f"{folder}: Permission denied. Name another folder with --out")
     return folder
+
+
+def _is_text(prompt: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in prompt)
 
 
 def _next(command: str, folder: Path) -> None:

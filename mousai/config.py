@@ -13,6 +13,17 @@ from typing import Any, Literal, TypeVar
 from mousai.errors import UserError
 
 
+def _require(holds: bool, what: str) -> None:
+    """ValueError, which `from_dict` turns into the user's, unless `holds`; a comparison with NaN never does."""
+    if not holds:
+        raise ValueError(what)
+
+
+def _require_positive(config: Any, *names: str) -> None:
+    for name in names:
+        _require(getattr(config, name) >= 1, f"{name} is {getattr(config, name)}, and should be 1 or more")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Level:
     """One resolution of a U-Net, outermost first (section 4.1)."""
@@ -23,6 +34,10 @@ class Level:
     attention: bool = False
     cross_attention: bool = False
     inject: int = 0  # channels of the latent that is concatenated here; 0: none
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "channels", "factor", "items")
+        _require(self.inject >= 0, f"inject is {self.inject}, and should be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +52,10 @@ class UNetConfig:
     groups: int = 8  # of GroupNorm
     text_features: int = 0  # width of the text embedding; 0: no text
     open_branches: bool = False  # beyond the paper: every level's branch starts at full scale instead of near zero
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "in_channels", "time_features", "heads", "head_features", "groups")
+        _require(len(self.levels) > 0, "levels is empty, and should have one at least")
 
     @property
     def divisor(self) -> int:
@@ -56,6 +75,12 @@ class EncoderConfig:
     magnitude: Literal["linear", "log"] = "linear"  # the paper's is linear
     whiten: bool = False  # beyond the paper: channels decorrelated before the tanh, which keeps them all alive
 
+    def __post_init__(self) -> None:
+        _require_positive(self, "channels", "latent_channels", "hop")
+        _require(self.n_fft >= self.hop, f"n_fft is {self.n_fft}, and should be at least hop, {self.hop}")
+        _require(self.n_fft % 2 == 1, f"n_fft is {self.n_fft}, and should be odd: then T samples give T / hop frames")
+        _require(all(stride >= 1 and blocks >= 0 for stride, blocks in self.downs), "downs should be [stride, blocks]")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DMAEConfig:
@@ -67,6 +92,11 @@ class DMAEConfig:
     stem_init: Literal["random", "dct"] = "random"  # beyond the paper: "dct" starts from an orthogonal transform
     gain: float = 1.0  # beyond the paper: audio is multiplied by this before diffusion, towards unit variance
     pre_emphasis: float = 0.0  # beyond the paper: x[t] - a·x[t-1] before diffusion, undone after it
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "patch")
+        _require(0 < self.gain < math.inf, f"gain is {self.gain}, and should be above 0")
+        _require(0 <= self.pre_emphasis < 0.95, f"pre_emphasis is {self.pre_emphasis}, and should be below 0.95")
 
     @property
     def hop(self) -> int:
@@ -87,6 +117,9 @@ class GeneratorConfig:
     text_encoder: str = "google-t5/t5-base"
     text_length: int = 64  # tokens: longer prompts are cut
     whiten: bool = False  # beyond the paper: latents scaled to mean 0 and std 1 a channel, with the training statistics
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "text_length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +144,14 @@ class FitConfig:
     validation_examples: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "preview_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, and should be 1 or more")
+        _require_positive(self, "steps", "batch_size", "checkpoint_every", "validate_every", "preview_every")
+        _require_positive(self, "validation_examples")
+        for name in ("learning_rate", "eps", "ema_power"):
+            _require(0 < getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}, and should be above 0")
+        for name in ("encoder_rate", "weight_decay", "text_drop"):
+            _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}, and should be between 0 and 1")
+        for value in (*self.betas, self.ema_beta):
+            _require(0 <= value < 1, f"betas and ema_beta should be at least 0 and below 1, and {value} is not")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +170,9 @@ class Preset:
     needs_gpu: bool = True
 
     def __post_init__(self) -> None:
+        _require_positive(self, "chunks_per_shard")
+        share = self.validation_share
+        _require(0 < share < 1, f"validation_share is {share}, and should be between 0 and 1")
         divisors = {"train_dmae": self.dmae.divisor, "train_generator": self.dmae.hop * self.generator.unet.divisor}
         for stage, divisor in divisors.items():
             length = getattr(self, stage).length

@@ -22,9 +22,9 @@ from mousai.config import FitConfig, to_dict
 from mousai.ema import averaged_copy, decay_at, update_ema
 from mousai.errors import UserError
 from mousai.progress import progress
-from mousai.runlog import append_row, truncate
+from mousai.runlog import append_row, read_rows, truncate
 from mousai.seeds import seed_of
-from mousai.storage import require_space
+from mousai.storage import publish_folder, require_space
 
 LOG_EVERY = 10  # steps between rows of the log
 
@@ -72,6 +72,7 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
     optimizer = make_optimizer(model, config)
     first, spent = _resume(run, model, ema, optimizer)
     if first >= config.steps or (run.budget is not None and spent >= run.budget):
+        _look(run, ema, first)
         return FitResult(step=first, seconds=spent, new_steps=0, interrupted=False)
     truncate(run.folder, first)
     weights = sum(each.numel() * each.element_size() for each in model.state_dict().values())
@@ -112,8 +113,25 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
             if validate:
                 append_row(run.folder, {"step": step, **run.validate(ema)})
             if preview:
-                run.preview(ema, run.folder / "previews" / f"step-{step:08}")
+                _preview(run, ema, step)
     return FitResult(step=step, seconds=seconds, new_steps=step - first, interrupted=stopped)
+
+
+def _look(run: Run, ema: nn.Module, step: int) -> None:
+    """Validate and preview a finished run's last step, where a kill came between saving it and that."""
+    if not any(row["step"] == step and "loss" not in row for row in read_rows(run.folder)):
+        append_row(run.folder, {"step": step, **run.validate(ema)})
+    if not _preview_folder(run, step).exists():
+        _preview(run, ema, step)
+
+
+def _preview(run: Run, ema: nn.Module, step: int) -> None:
+    with publish_folder(_preview_folder(run, step)) as folder:
+        run.preview(ema, folder)
+
+
+def _preview_folder(run: Run, step: int) -> Path:
+    return run.folder / "previews" / f"step-{step:08}"
 
 
 def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:

@@ -31,6 +31,8 @@ from mousai.seeds import seed_of
 from mousai.storage import hash_of, publish_folder, read_json, write_json
 from mousai.text import TextEncoder
 
+MOST_SECONDS = 3600  # of one piece: it is made as a whole, in memory
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -42,9 +44,10 @@ class Settings:
     cfg: float = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "cfg"):
-            if not math.isfinite(getattr(self, name)):
-                raise UserError(f"{name} is {getattr(self, name)}, and should be a number")
+        if not 0 < self.seconds <= MOST_SECONDS:
+            raise UserError(f"--seconds {self.seconds:g} is not a length: from 0.1 to {MOST_SECONDS} s at once")
+        if not math.isfinite(self.cfg):
+            raise UserError(f"--cfg {self.cfg} is not a number: 5 is the default, 1 is no guidance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +159,12 @@ class Piece:
     took: float  # seconds of computing; 0 where the file was there already
 
 
+def file_name(text: str) -> str:
+    """The words of `text` as part of a file name: at most 60 bytes, no character that any file system refuses."""
+    words = "-".join(re.findall(r"\w+", text.lower()))
+    return words.encode(errors="ignore")[:60].decode(errors="ignore")
+
+
 def write_piece(
     cascade: Cascade, prompt: str, seed: int, settings: Settings, folder: Path, audio_format: str = "wav"
 ) -> Piece:
@@ -164,8 +173,7 @@ def write_piece(
     Its settings are in the file's tags and in a JSON beside it, which is written last. What is there is kept.
     """
     facts = {**dataclasses.asdict(settings), "prompt": prompt, "seed": seed, **cascade.about}
-    words = "-".join(re.findall(r"\w+", prompt.lower()))[:60] or "no-prompt"
-    path = folder / f"{words}-{hash_of(facts)[:8]}.{audio_format}"
+    path = folder / f"{file_name(prompt) or 'no-prompt'}-{hash_of(facts)[:8]}.{audio_format}"
     took = 0.0
     if not (path.exists() and path.with_suffix(".json").exists()):
         started = time.monotonic()
@@ -207,7 +215,7 @@ def reconstruct_audio(dmae: Path, audio: Waveform, folder: Path, name: str, sett
     """
     sound = hashlib.sha256(audio.tobytes()).hexdigest()[:16]
     facts = {"dmae": weights_id(dmae), "audio": sound, "steps": settings.steps, "seed": settings.seed}
-    stem = folder / f"{name}-{hash_of(facts)[:8]}"
+    stem = folder / f"{file_name(name) or 'sound'}-{hash_of(facts)[:8]}"
     paths = {part: stem.with_name(stem.name + part) for part in ("-true.wav", "-decoded.wav", ".png", ".json")}
     made = not all(path.exists() for path in paths.values())
     if made:
@@ -220,7 +228,7 @@ def reconstruct_audio(dmae: Path, audio: Waveform, folder: Path, name: str, sett
         heard = decoded[0, :, : true.shape[1]].float().cpu()
         distance = log_mel_distance(true, heard).item()
         write_audio(paths["-true.wav"], audio)
-        write_audio(paths["-decoded.wav"], heard.numpy(), title=name)
+        write_audio(paths["-decoded.wav"], heard.numpy(), title=stem.name)
         draw_mels(paths[".png"], [("true", true), (f"auto-encoded, {distance:.1f} dB apart", heard)])
         write_json(paths[".json"], {**facts, "log_mel_distance": distance})
     return Reconstruction(

@@ -39,7 +39,7 @@ def progress(description: str, total: float, unit: str) -> Iterator[Advance]:
     if console.is_terminal:
         shown = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console, transient=True,
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False), console=console, transient=True,
         )  # fmt: skip
         with shown:
             task = shown.add_task(description, total=total, unit=unit, note="")

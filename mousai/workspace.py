@@ -1,6 +1,7 @@
 """A workspace: the folder with `mousai.toml` in which every command finds its input and leaves its output."""
 
 import fcntl
+import math
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,12 +52,21 @@ class Paths:
     runs: str = "runs"
     generated: str = "generated"
 
+    def __post_init__(self) -> None:
+        for name, path in vars(self).items():
+            if "://" in path:
+                raise ValueError(f"{name} is {path!r}: folders only, URLs are not read yet")
+
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
     """Thresholds that keep a file out."""
 
     min_duration: float = 1.0  # seconds
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_duration < math.inf:
+            raise ValueError(f"min_duration is {self.min_duration}, and should be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,16 +61,11 @@ class LatentSummary:
 
 def encode_latents(shards: Path, latents: Path, encoder: Encoder, *, batch_size: int, workers: int) -> LatentSummary:
     """Encode all audio shards that have no latent shard of this encoder yet; UserError where there are no shards."""
-    audio = {
-        (split, name): stats
-        for split in SPLITS
-        for name in finished_shards(shards / split)
-        if (stats := read_stats(shards / split, name)).num_chunks
-    }
+    audio = _audio_shards(shards)
     if not audio:
         raise UserError(f"{shards} holds no finished shards. Make them with: mousai shard")
     folder = latents / encoder.id
-    plans = {job: _plan(stats, encoder) for job, stats in audio.items()}
+    plans = {job: _plan(stats, encoder.id) for job, stats in audio.items()}
     waiting = [job for job, plan in plans.items() if not is_done(folder / job[0], job[1], plan)]
     seconds = sum(audio[job].duration for job in waiting)
     if waiting:
@@ -95,8 +90,32 @@ def encode_latents(shards: Path, latents: Path, encoder: Encoder, *, batch_size:
     )
 
 
-def _plan(audio: Shard, encoder: Encoder) -> str:
-    return hash_of([_VERSION, audio.plan, audio.sha256, encoder.id])
+def is_stale(shards: Path, latents: Path, encoder_id: str) -> bool:
+    """Whether the latents of an encoder are no longer those of the audio shards: music came, went or changed.
+
+    Where the audio shards are gone altogether, to save space, there is nothing to compare with: False.
+    """
+    audio = _audio_shards(shards)
+    folder = latents / encoder_id
+    current = {(split, name) for split in SPLITS for name in finished_shards(folder / split)}
+    return bool(audio) and (
+        current != set(audio)
+        or any(not is_done(folder / split, name, _plan(stats, encoder_id)) for (split, name), stats in audio.items())
+    )
+
+
+def _audio_shards(shards: Path) -> dict[tuple[str, str], Shard]:
+    """(split, name) -> stats of every finished audio shard that holds anything."""
+    return {
+        (split, name): stats
+        for split in SPLITS
+        for name in finished_shards(shards / split)
+        if (stats := read_stats(shards / split, name)).num_chunks
+    }
+
+
+def _plan(audio: Shard, encoder_id: str) -> str:
+    return hash_of([_VERSION, audio.plan, audio.sha256, encoder_id])
 
 
 def _duration(hop: int, row: LatentMember) -> float:

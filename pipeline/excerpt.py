@@ -3,6 +3,7 @@
 Shapes: [2, T], T samples at 48 kHz.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ def read_stretch(file: Path, start: float, seconds: float) -> Waveform:
     """
     if not file.is_file():
         raise UserError(f"{file} is not a file. Name an audio file" if file.exists() else f"{file} does not exist")
+    if not (math.isfinite(start) and math.isfinite(seconds)):
+        raise UserError(f"from {start} s on for {seconds} s is no stretch of {file}")
     first, end = round(start * SAMPLE_RATE), round((start + seconds) * SAMPLE_RATE)
     stretch: list[Waveform] = []
     position = 0

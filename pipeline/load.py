@@ -117,10 +117,22 @@ def latent_batches(
     latents: Path, tracks: Mapping[str, Track], *, frames: int, batch_size: int, seed: int, workers: int
 ) -> Batches:
     """Endless training latents with freshly drawn prompts, as `LatentBatch`; `tracks` by id give the tags."""
-    members = shard_members(latents / "train", LatentMember, "mousai encode-latents")
+    members = _latent_members(latents / "train", tracks)
     order = _Order(tuple(map(len, members)), batch_size, seed)
     flat = [member for shard in members for member in shard]
     return functools.partial(_batches, functools.partial(_latent_batch, flat, tracks, order, frames), workers)
+
+
+def _latent_members(folder: Path, tracks: Mapping[str, Track]) -> list[list[tuple[Path, Any]]]:
+    """The members of a split; UserError where one is of a track that the library no longer has."""
+    members = shard_members(folder, LatentMember, "mousai encode-latents")
+    gone = {row.track_id for shard in members for _, row in shard} - set(tracks)
+    if gone:
+        raise UserError(
+            f"{folder} holds latents of {len(gone)} tracks that are no longer in the library. "
+            "Bring them up to date: mousai shard && mousai encode-latents"
+        )
+    return members
 
 
 def _latent_batch(members: Members, tracks: Mapping[str, Track], order: _Order, frames: int, step: int) -> LatentBatch:
@@ -133,7 +145,7 @@ def latent_examples(
     latents: Path, split: str, tracks: Mapping[str, Track], *, frames: int, count: int | None = None
 ) -> LatentBatch:
     """Up to `count` (None: all) fixed chunks of a split, spread evenly, with their whole prompts in plain order."""
-    members = shard_members(latents / split, LatentMember, "mousai encode-latents")
+    members = _latent_members(latents / split, tracks)
     flat = [member for shard in members for member in shard]
     chosen = _spread(flat, count or len(flat))
     prompts = [plain_prompt(tracks[row.track_id], row.index, row.count) for _, row in chosen]

@@ -1,6 +1,9 @@
 """The command line, as a user meets it: help, the chain from init to reconstruct, and the same commands once more."""
 
+import contextlib
+import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +11,14 @@ from pathlib import Path
 import pytest
 import soundfile
 import typer
-from cli_runs import CHAIN, ROOT, Chain, mousai, state_of
+from cli_runs import CHAIN, ROOT, Chain, Outcome, mousai, state_of
 
 import cli
+from mousai.generate import file_name
+from mousai.progress import progress
+from pipeline.chunks import read_chunks
+from pipeline.manifest import read_facts, read_table, write_table
+from pipeline.records import Track
 
 # WebDataset closes no file it opened
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -143,3 +151,51 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_piece(chain
     first, second = sorted(tmp_path.glob("*.wav"), key=lambda path: path.name != piece.name)
     assert first.read_bytes() == piece.read_bytes()
     assert second.read_bytes() != piece.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["generate", "x", "--seconds", "1e9"], "--seconds 1e+09 is not a length"),
+        (["generate", "x", "--cfg", "inf"], "--cfg inf is not a number"),
+        (["generate", "bad \udcff prompt"], "no UTF-8 text"),
+        (["reconstruct", "SONG", "--seconds", "inf"], "is no stretch of"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_length_or_prompt_that_cannot_be_is_one_line(chain: Chain, words, said):
+    words = [str(chain.library / "1.flac") if word == "SONG" else word for word in words]
+    done = mousai(*words, "-w", chain.workspace, "--device", "cpu")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert said in done.err
+
+
+def test_the_generator_is_not_trained_on_music_that_has_left_the_library(chain: Chain, tmp_path):
+    workspace = shutil.copytree(chain.workspace, tmp_path / "copy")
+    table = workspace / "manifests" / "tracks.parquet"
+    tracks, chunks = read_table(table, Track), read_chunks(table.parent)
+    gone = next(chunk.track_id for chunk in chunks if chunk.split == "train")
+    write_table(table, Track, [track for track in tracks if track.id != gone], **read_facts(table))
+
+    def train() -> Outcome:
+        return mousai("train", "generator", "--steps", "3", "--device", "cpu", "-w", workspace)
+
+    assert "1 tracks that are no longer in the library" in train().err
+    assert mousai("shard", "-j", "1", "-w", workspace).code == 0
+    stale = train()
+    assert (stale.code, stale.err.count("\n")) == (1, 1)
+    assert stale.err.endswith("Bring them up to date: mousai encode-latents\n")
+
+
+def test_file_names_are_short_and_sayable():
+    assert file_name("Egyptian Darbuka, Drums, 2 of 4") == "egyptian-darbuka-drums-2-of-4"
+    assert len(file_name(70 * "\U0001d4f6").encode()) <= 60
+    assert file_name("../../\udcff[/b]") == "b"
+
+
+def test_a_note_with_brackets_is_shown_as_it_is(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    written = io.StringIO()
+    with contextlib.redirect_stderr(written), progress("generate", 2, "stages") as advance:
+        advance(1, "[/b] x")
+    assert "[/b] x" in written.getvalue()

@@ -13,7 +13,7 @@ import pytest
 from mousai.config import DMAEConfig, FitConfig, Level, Preset, from_dict, to_dict
 from mousai.errors import UserError
 from mousai.presets import PRESETS, TINY, find_preset
-from mousai.workspace import FILE, Paths, make_workspace, open_workspace
+from mousai.workspace import FILE, IngestSettings, Paths, make_workspace, open_workspace
 
 
 def edit(folder: Path, text: str) -> None:
@@ -103,6 +103,21 @@ def test_levels_are_given_as_a_list_of_tables():
             r"^here: dmae: stem_init is 'fft', and should be 'random' or 'dct'$",
         ),
         (Preset, {"dmae": {"unet": {"levels": [{"factor": 2}]}}}, r"^here: dmae: unet: levels: .*'channels'"),
+        (Preset, {"dmae": {"unet": {"levels": []}}}, r"levels is empty"),
+        (Preset, {"dmae": {"unet": {"groups": 0}}}, r"groups is 0, and should be 1 or more$"),
+        (Preset, {"dmae": {"patch": 0}}, r"patch is 0, and should be 1 or more$"),
+        (Preset, {"dmae": {"encoder": {"hop": 0}}}, r"hop is 0, and should be 1 or more$"),
+        (Preset, {"dmae": {"encoder": {"n_fft": 1024}}}, r"n_fft is 1024, and should be odd"),
+        (Preset, {"dmae": {"encoder": {"downs": [[0, 1], [2, 1]]}}}, r"downs should be "),
+        (Preset, {"generator": {"text_length": -3}}, r"text_length is -3, and should be 1 or more$"),
+        (Preset, {"train_dmae": {"learning_rate": -1.0}}, r"learning_rate is -1.0, and should be above 0$"),
+        (Preset, {"train_dmae": {"ema_beta": math.nan}}, r"nan is not$"),
+        (Preset, {"train_generator": {"text_drop": 7.0}}, r"text_drop is 7.0, and should be between 0 and 1$"),
+        (Preset, {"train_dmae": {"validation_examples": 0}}, r"validation_examples is 0, and should be 1 or more$"),
+        (Preset, {"chunks_per_shard": 0}, r"chunks_per_shard is 0, and should be 1 or more$"),
+        (Preset, {"validation_share": math.nan}, r"validation_share is nan, and should be between 0 and 1$"),
+        (Paths, {"shards": "s3://bucket/x"}, r"URLs are not read yet$"),
+        (IngestSettings, {"min_duration": math.nan}, r"min_duration is nan, and should be 0 or more$"),
     ],
 )
 def test_what_cannot_be_is_named(kind: type[Any], values: dict[str, Any], message: str):

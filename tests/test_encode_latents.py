@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from mousai.audio import encode_pcm16
 from mousai.errors import UserError
-from pipeline.encode_latents import Array, Encoder, LatentSummary, encode_latents
+from pipeline.encode_latents import Array, Encoder, LatentSummary, encode_latents, is_stale
 from pipeline.records import LatentMember, ShardMember
 from pipeline.tars import read_member, read_members, read_stats, remove_shard, shard_name, write_shard
 
@@ -269,3 +270,22 @@ def test_a_failure_costs_the_shard_that_was_being_written_and_no_finished_one(
     assert len([name for name in state(shards) if name.endswith(".tar")]) == 3 - left_to_do
     assert encode(shards).num_made == left_to_do
     assert sorted(read(shards)) == KEYS
+
+
+def test_latents_are_stale_once_the_audio_is_another(shards: Path):
+    latents = shards.parent / "latents"
+    assert is_stale(shards, latents, "one")  # there are none
+    encode(shards)
+    assert not is_stale(shards, latents, "one")
+    assert is_stale(shards, latents, "two")
+    write_audio_shard(shards, "train", 1, gain=0.5)
+    assert is_stale(shards, latents, "one")
+    encode(shards)
+    remove_shard(shards / "train", shard_name("train", 0))
+    assert is_stale(shards, latents, "one")
+
+
+def test_latents_outlive_audio_that_was_deleted_to_save_space(shards: Path):
+    encode(shards)
+    shutil.rmtree(shards)
+    assert not is_stale(shards, shards.parent / "latents", "one")

@@ -104,6 +104,22 @@ def assert_same_tensors(one: Checkpoint, other: Checkpoint) -> None:
         assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == [], name
 
 
+def test_a_kill_between_saving_the_last_step_and_judging_it_costs_nothing(tmp_path: Path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(whole)
+
+    def killed(model: nn.Module) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, dataclasses.replace(CONFIG, validate_every=1_000), validate=killed)
+    assert list_checkpoints(cut)[-1].name == f"step-{CONFIG.steps:08}"
+    result = train(cut)
+    assert result.new_steps == 0
+    assert timeless(cut)[-1] == timeless(whole)[-1]
+    assert (cut / "previews" / f"step-{CONFIG.steps:08}").is_dir()
+
+
 def timeless(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in TIMINGS} for row in read_rows(folder)]
 
