@@ -492,12 +492,14 @@ def _gather_demo(space: Workspace, started: float, settings: "Settings") -> "Dem
     tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
     genres = {key: next(g for g in show.GENRES if g in " ".join(t.genres).lower()) for key, t in tracks.items()}
     latents, frames = space.latents / space.encoder(), space.preset.chunk_length // cascade.dmae.config.hop
-    bound: dict[str, Any] = {}
-    for split in ("train", "val"):
-        encoded = load.latent_examples(latents, split, tracks, frames=frames)
-        audio = load.audio_examples(space.shards, split, length=2**18, count=100)
-        bound[split] = (encoded, [genres[track_id] for track_id in encoded.track_ids])
-        bound[f"{split}_audio"] = (audio, [genres[track_id] for track_id in audio.track_ids])
+    encoded = {split: load.latent_examples(latents, split, tracks, frames=frames) for split in ("train", "val")}
+    audio = {split: load.audio_examples(space.shards, split, length=2**18, count=100) for split in ("train", "val")}
+    real = show.RealChunks(
+        train=(encoded["train"], [genres[each] for each in encoded["train"].track_ids]),
+        val=(encoded["val"], [genres[each] for each in encoded["val"].track_ids]),
+        train_audio=(audio["train"], [genres[each] for each in audio["train"].track_ids]),
+        val_audio=(audio["val"], [genres[each] for each in audio["val"].track_ids]),
+    )
     pieces = [write_piece(cascade, show.genre_prompt(genre, 1), 0, settings, space.generated) for genre in show.GENRES]
     for piece in pieces:
         show.draw_piece(piece)
@@ -509,14 +511,14 @@ def _gather_demo(space: Workspace, started: float, settings: "Settings") -> "Dem
         counts=[
             ("tracks", len(tracks)),
             ("music", _hours(sum(track.length or 0 for track in tracks.values()) / 48_000)),
-            ("chunks to train on", len(bound["train"][1])),
-            ("chunks held out", len(bound["val"][1])),
+            ("chunks to train on", len(encoded["train"].track_ids)),
+            ("chunks held out", len(encoded["val"].track_ids)),
             *((f"tracks in {codec}", count) for codec, count in sorted(codecs.items())),
         ],
         rejected=[(Path(row.path).name, f"{row.reason}: {row.detail}") for row in rejected],
         prompts=[draw_prompt(track, 1, 4, seed=0, step=step) for step, track in enumerate(first)],
         pieces=pieces,
-        genres=show.run_genre_test(cascade, show.RealChunks(**bound)),
+        genres=show.run_genre_test(cascade, real),
         minutes=(time.monotonic() - started) / 60,
     )
 
