@@ -98,9 +98,10 @@ def is_stale(shards: Path, latents: Path, encoder_id: str) -> bool:
     audio = _audio_shards(shards)
     folder = latents / encoder_id
     current = {(split, name) for split in SPLITS for name in finished_shards(folder / split)}
-    return bool(audio) and (
-        current != set(audio)
-        or any(not is_done(folder / split, name, _plan(stats, encoder_id)) for (split, name), stats in audio.items())
+    if not audio:
+        return False
+    return current != set(audio) or any(
+        read_stats(folder / split, name).plan != _plan(stats, encoder_id) for (split, name), stats in audio.items()
     )
 
 

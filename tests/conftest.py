@@ -1,8 +1,16 @@
 """What several test files share: building it takes seconds."""
 
+import signal
+
 import pytest
 import torch
 from cli_runs import Chain, run_chain
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Where the tests run in the background of a shell, Ctrl-C is ignored, and so it would be in what they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
