@@ -51,15 +51,8 @@ def wiener_loss(power: Tensor, sigma: Tensor) -> Tensor:
     """The least v-loss of any linear predictor for stationary data, averaged over frequencies; shape of `sigma`.
 
     `power` [F] is the data's power spectrum, scaled so that its mean is the variance. With x = alpha·x_0 + beta·eps
-    the error at a frequency of power S is S / (alpha²·S + beta²).
+    the error at a frequency of power S is S / (alpha²·S + beta²). For white data the predictor knows one
+    number only, and its loss averaged over sigma in [0, 1] is the data's std.
     """
     alpha, beta = (weight[..., None] for weight in alpha_beta(sigma))
     return (power / (alpha**2 * power + beta**2)).mean(dim=-1)
-
-
-def one_number_loss(std: float) -> float:
-    """The v-loss of the best predictor that knows one number, the data's std, averaged over sigma in [0, 1].
-
-    It is `wiener_loss` of white data integrated over the quarter circle, which is the std itself.
-    """
-    return std
