@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mousai.errors import UserError
+from mousai.pretrained import WEIGHTS, pretrained_dmae
 from mousai.progress import clock
 from mousai.workspace import Workspace, make_workspace, open_workspace
 
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
     from mousai.config import FitConfig
     from mousai.demo import Demo
+    from mousai.dmae import DMAE
     from mousai.fit import FitResult
     from mousai.generate import Settings
+    from mousai.train_dmae import DMAEWatch
     from pipeline.chunks import ChunkSummary
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -72,6 +75,8 @@ def init(
     name = workspace.preset.name
     state = "is a workspace already" if existed else "is now a workspace"
     print(f"{folder} {state}, preset {name}: {workspace.preset.about}.")
+    if pretrained_dmae(workspace.preset.dmae):
+        print("Its stage 1 comes trained: mousai train dmae is optional, and fine-tunes it on your music.")
     _next("mousai ingest ~/Music", folder)
 
 
@@ -171,7 +176,7 @@ def shard(workspace: WorkspaceOption = HERE, workers: WorkersOption = None, as_j
         print(f"mousai: {path} is missing from its shard: {error}", file=sys.stderr)
     if done.num_failed:
         print(f"{done.num_failed} chunks failed. Re-read their files with: mousai ingest && mousai shard")
-    _next("mousai train dmae", workspace)
+    _next(_next_command(space), workspace)
 
 
 @app.command("encode-latents")
@@ -221,6 +226,9 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="Start anew; the old run is kept under another name.")
     ] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Start the DMAE from random weights, not from those with mousai.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Loader processes; default: 0 on a CPU, else cores.")
     ] = None,
@@ -246,8 +254,11 @@ def train(
         config = getattr(space.preset, f"train_{stage}")
         config = config if steps is None else dataclasses.replace(config, steps=steps)
         workers = workers if workers is not None else (0 if chosen.type == "cpu" else min(8, _workers(None)))
-        run = _train_dmae if stage == "dmae" else _train_generator
-        result = run(space, config, chosen, workers, seconds)
+        if stage == "dmae":
+            start = _starting_weights(space, from_scratch)
+            result = _train_dmae(space, config, chosen, workers, seconds, start)
+        else:
+            result = _train_generator(space, config, chosen, workers, seconds)
     if as_json:
         _print_json(result)
     else:
@@ -258,32 +269,42 @@ def train(
 
 
 def _train_dmae(
-    space: Workspace, config: "FitConfig", device: "torch.device", workers: int, budget: float | None
-) -> "FitResult":
+    space: Workspace, config: "FitConfig", device: "torch.device", workers: int, budget: float | None,
+    start: Path | None,
+) -> "FitResult":  # fmt: skip
     from mousai.fit import Run, fit
-    from mousai.train_dmae import DMAEWatch, build_dmae, dmae_loss, power_spectrum
-    from pipeline.load import audio_batches, audio_examples
+    from mousai.train_dmae import build_dmae, dmae_loss
+    from pipeline.load import audio_batches
 
     batches = audio_batches(
         space.shards, length=config.length, batch_size=config.batch_size, seed=config.seed, workers=workers
     )
-    count, length = config.validation_examples, config.length
-    training = audio_examples(space.shards, "train", length=length, count=4 * count)
     with _model_of(space):
         dmae = build_dmae(space.preset.dmae, config.seed, device)
-    watch = DMAEWatch(
+    watch = _dmae_watch(space, config, dmae)
+    run = Run(
+        folder=space.runs / "dmae", kind="dmae", model_config=space.preset.dmae,
+        provenance={**_provenance(), "shards": _shards_hash(space.shards), "pretrained": start and start.name},
+        batches=batches, loss=dmae_loss, settle=watch.settle, validate=watch.validate, preview=watch.preview,
+        budget=budget, start=start,
+    )  # fmt: skip
+    return fit(dmae, config, run)
+
+
+def _dmae_watch(space: Workspace, config: "FitConfig", dmae: "DMAE") -> "DMAEWatch":
+    """The held-out examples that a DMAE is watched by, and what it must know of its training data."""
+    from mousai.train_dmae import DMAEWatch, power_spectrum
+    from pipeline.load import audio_examples
+
+    count, length = config.validation_examples, config.length
+    training = audio_examples(space.shards, "train", length=length, count=4 * count)
+    return DMAEWatch(
         examples=audio_examples(space.shards, "val", length=length, count=count),
         demo=audio_examples(space.shards, "val", length=max(length, 2**18), count=4),
         calibration=training,
-        power=power_spectrum(dmae, training.audio.to(device)),
+        power=power_spectrum(dmae, training.audio.to(next(dmae.parameters()).device)),
         seed=config.seed,
     )
-    run = Run(
-        folder=space.runs / "dmae", kind="dmae", model_config=space.preset.dmae,
-        provenance={**_provenance(), "shards": _shards_hash(space.shards)}, batches=batches, loss=dmae_loss,
-        settle=watch.settle, validate=watch.validate, preview=watch.preview, budget=budget,
-    )  # fmt: skip
-    return fit(dmae, config, run)
 
 
 def _train_generator(
@@ -436,8 +457,7 @@ def doctor(workspace: WorkspaceOption = HERE, as_json: JsonOption = False) -> No
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where to make the demo's workspace.")] = Path("demo"),
-    dmae_for: Annotated[str, typer.Option(help="Training time of the DMAE.")] = "5m",
-    generator_for: Annotated[str, typer.Option(help="Training time of the generator.")] = "4m",
+    generator_for: Annotated[str, typer.Option(help="Training time of the generator.")] = "2m",
     workers: WorkersOption = None,
 ) -> None:
     """Run the whole chain on a built-in synthetic library, in a quarter of an hour on two cores, and show what came."""
@@ -457,7 +477,6 @@ def demo(
         "a library to learn from": lambda: make_library(folder / "library", workers=_workers(workers)),
         "ingest": lambda: ingest([folder / "library"], folder, workers=workers),
         "shard": lambda: shard(folder, workers=workers),
-        "train dmae": lambda: train("dmae", folder, budget=dmae_for),
         "encode-latents": lambda: encode_latents(folder, workers=workers, device="cpu"),
         "train generator": lambda: train("generator", folder, budget=generator_for),
     }
@@ -482,6 +501,7 @@ def _gather_demo(space: Workspace, started: float, settings: "Settings") -> "Dem
     from collections import Counter
 
     from mousai import demo as show
+    from mousai import stage_one
     from mousai.generate import load_cascade, write_piece
     from pipeline import load
     from pipeline.manifest import read_table
@@ -494,6 +514,10 @@ def _gather_demo(space: Workspace, started: float, settings: "Settings") -> "Dem
     latents, frames = space.latents / space.encoder(), space.preset.chunk_length // cascade.dmae.config.hop
     encoded = {split: load.latent_examples(latents, split, tracks, frames=frames) for split in ("train", "val")}
     audio = {split: load.audio_examples(space.shards, split, length=2**18, count=100) for split in ("train", "val")}
+    crops = {}
+    for split, count in (("train", stage_one.TRAINING_CROPS), ("val", stage_one.CROPS)):
+        examples = load.audio_examples(space.shards, split, length=stage_one.CROP_LENGTH, count=count)
+        crops[split] = stage_one.Labelled(examples=examples, genres=[genres[each] for each in examples.track_ids])
     real = show.RealChunks(
         train=(encoded["train"], [genres[each] for each in encoded["train"].track_ids]),
         val=(encoded["val"], [genres[each] for each in encoded["val"].track_ids]),
@@ -519,6 +543,14 @@ def _gather_demo(space: Workspace, started: float, settings: "Settings") -> "Dem
         prompts=[draw_prompt(track, 1, 4, seed=0, step=step) for step, track in enumerate(first)],
         pieces=pieces,
         genres=show.run_genre_test(cascade, real),
+        stage_one=stage_one.examine(
+            cascade.dmae,
+            _dmae_watch(space, space.preset.train_dmae, cascade.dmae),
+            crops["train"],
+            crops["val"],
+            space.folder / "stage-1",
+            _latest(space, "dmae").name,
+        ),
         minutes=(time.monotonic() - started) / 60,
     )
 
@@ -592,17 +624,36 @@ def _next_command(space: Workspace) -> str:
     steps = [
         (space.manifests / "tracks.parquet", "mousai ingest ~/Music"),
         (space.shards / "train", "mousai shard"),
-        (space.runs / "dmae" / "checkpoints", "mousai train dmae"),
+        *([] if pretrained_dmae(space.preset.dmae) else [(space.runs / "dmae" / "checkpoints", "mousai train dmae")]),
         (space.latents / "encoder.json", "mousai encode-latents"),
         (space.runs / "generator" / "checkpoints", "mousai train generator"),
     ]
     return next((command for path, command in steps if not path.exists()), 'mousai generate "PROMPT"')
 
 
+def _starting_weights(space: Workspace, from_scratch: bool) -> Path | None:
+    """The pretrained DMAE that a run starts from; None where it starts, or has started, from random weights."""
+    from mousai.checkpoint import latest_checkpoint, read_about
+
+    started = latest_checkpoint(space.runs / "dmae")
+    if started is None:
+        return None if from_scratch else pretrained_dmae(space.preset.dmae)
+    name = read_about(started, "dmae")["provenance"].get("pretrained")
+    if from_scratch and name:
+        raise UserError(
+            f"{space.runs / 'dmae'} was started from the weights {name!r}. "
+            "Start anew with: mousai train dmae --restart --from-scratch (the old run is kept under another name)"
+        )
+    return WEIGHTS / name if name else None
+
+
 def _latest(space: Workspace, stage: str) -> Path:
+    """The newest checkpoint of a stage; for the DMAE, where none was trained, the one that comes with mousai."""
     from mousai.checkpoint import latest_checkpoint
 
     folder = latest_checkpoint(space.runs / stage)
+    if folder is None and stage == "dmae":
+        folder = pretrained_dmae(space.preset.dmae)
     if folder is None:
         raise UserError(f"{space.runs / stage} has no checkpoint. Make one with: mousai train {stage}")
     return folder

@@ -73,6 +73,7 @@ class EncoderConfig:
     n_fft: int = 1023  # gives exactly 512 bins; the paper's 1024 would give 513
     hop: int = 256  # samples
     magnitude: Literal["linear", "log"] = "linear"  # the paper's is linear
+    standardise: bool = False  # beyond the paper: every bin of the magnitudes brought to mean 0 and std 1
     whiten: bool = False  # beyond the paper: channels decorrelated before the tanh, which keeps them all alive
 
     def __post_init__(self) -> None:
@@ -83,12 +84,28 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnvelopeConfig:
+    """Beyond the paper: the decoder is preconditioned by band powers that are predicted from the latent."""
+
+    bands: int = 0  # of the MDCT, which has as many samples a frame; 0: no preconditioning
+    channels: int = 256
+    blocks: int = 2  # residual
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "channels")
+        _require(self.bands >= 0, f"bands is {self.bands}, and should be 0 or more")
+        _require(self.blocks >= 0, f"blocks is {self.blocks}, and should be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DMAEConfig:
     """Diffusion magnitude autoencoder: U-Net, encoder and the learned patch stem between audio and U-Net."""
 
     unet: UNetConfig
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    envelope: EnvelopeConfig = field(default_factory=EnvelopeConfig)
     patch: int = 64  # samples per U-Net time step
+    noise_levels: Literal["angle", "log_snr"] = "angle"  # what is uniform in them; beyond the paper: "log_snr"
     stem_init: Literal["random", "dct"] = "random"  # beyond the paper: "dct" starts from an orthogonal transform
     gain: float = 1.0  # beyond the paper: audio is multiplied by this before diffusion, towards unit variance
     pre_emphasis: float = 0.0  # beyond the paper: x[t] - a·x[t-1] before diffusion, undone after it
@@ -97,6 +114,8 @@ class DMAEConfig:
         _require_positive(self, "patch")
         _require(0 < self.gain < math.inf, f"gain is {self.gain}, and should be above 0")
         _require(0 <= self.pre_emphasis < 0.95, f"pre_emphasis is {self.pre_emphasis}, and should be below 0.95")
+        bands = self.envelope.bands
+        _require(bands == 0 or self.hop % bands == 0, f"bands of envelope is {bands}, and should divide {self.hop}")
 
     @property
     def hop(self) -> int:
@@ -130,6 +149,7 @@ class FitConfig:
     batch_size: int = 32
     length: int  # samples of audio per example
     learning_rate: float = 1e-4
+    warmup: int = 0  # steps over which the rate rises to it; beyond the paper
     encoder_rate: float = 1.0  # of it for the DMAE's encoder; beyond the paper: less keeps an unused latent alive
     betas: tuple[float, float] = (0.95, 0.999)
     eps: float = 1e-6
@@ -146,6 +166,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         _require_positive(self, "steps", "batch_size", "checkpoint_every", "validate_every", "preview_every")
         _require_positive(self, "validation_examples")
+        _require(self.warmup >= 0, f"warmup is {self.warmup}, and should be 0 or more")
         for name in ("learning_rate", "eps", "ema_power"):
             _require(0 < getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}, and should be above 0")
         for name in ("encoder_rate", "weight_decay", "text_drop"):

@@ -11,6 +11,8 @@ from torch import Tensor
 
 LEVELS = tuple(round(0.05 + 0.1 * i, 2) for i in range(10))  # noise levels at which held-out loss is measured
 
+LOG_SNR = (-8.0, 16.0)  # log of the power ratio of signal and noise, at the ends of "log_snr"
+
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x [B, C, T], sigma [B]) -> v [B, C, T]
 
 
@@ -18,6 +20,35 @@ def alpha_beta(sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Signal and noise weights at noise level `sigma` in [0, 1]: the quarter circle."""
     phi = sigma * (math.pi / 2)
     return torch.cos(phi), torch.sin(phi)
+
+
+def noise_level(place: Tensor, kind: str) -> Tensor:
+    """Noise levels sigma at `place` in [0, 1], 1 the noisiest: the paper's "angle" takes them as they are.
+
+    "log_snr" spaces them evenly in the logarithm of the signal-to-noise ratio (Kingma & Gao, 2023), down to where a
+    band 60 dB below the loudest is still heard: a linear schedule has next to nothing there.
+    """
+    if kind == "angle":
+        return place
+    low, high = LOG_SNR
+    return torch.atan(torch.exp((place * (high - low) - high) / 2)) * (2 / math.pi)
+
+
+def noise_place(sigma: Tensor, kind: str) -> Tensor:
+    """The inverse of `noise_level`, clamped to [0, 1]."""
+    if kind == "angle":
+        return sigma
+    low, high = LOG_SNR
+    log_snr = -2 * torch.tan((sigma * (math.pi / 2)).clamp(1e-6, math.pi / 2 - 1e-6)).log()
+    return ((high - log_snr) / (high - low)).clamp(0, 1)
+
+
+def noise_levels(steps: int, kind: str, device: torch.device) -> Tensor:
+    """[steps + 1]: where a sampler stops on its way from noise to data; the last is 0."""
+    if kind == "angle":
+        return torch.linspace(1, 0, steps + 1, device=device)
+    places = torch.linspace(1, 0, steps, device=device) if steps > 1 else torch.ones(1, device=device)
+    return torch.cat([noise_level(places, kind), torch.zeros(1, device=device)])
 
 
 def noised(x_0: Tensor, eps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

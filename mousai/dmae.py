@@ -5,6 +5,7 @@ Shapes in this file: B batch, T audio samples a channel, F STFT frames, L latent
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mousai.config import DMAEConfig, EncoderConfig
+from mousai.diffusion import noise_place
+from mousai.envelope import MDCT, Envelope, scales
 from mousai.samplers import ddim, starting_noise
 from mousai.unet import ResidualBlock, UNet
 
@@ -37,6 +40,7 @@ class MagnitudeEncoder(nn.Module):
             layers += [ResidualBlock(channels, channels, groups=8) for _ in range(blocks)]
         layers.append(nn.Conv1d(channels, config.latent_channels, 1))
         self.layers = nn.Sequential(*layers)
+        self.bins = Standardise(bins) if config.standardise else None
         self.whitening = Whitening(config.latent_channels) if config.whiten else None
 
     def magnitude(self, audio: Tensor) -> Tensor:
@@ -47,14 +51,33 @@ class MagnitudeEncoder(nn.Module):
         )  # fmt: skip
         magnitude: Tensor = spectrum.abs().unflatten(0, (len(audio), -1)).flatten(1, 2)
         if self.config.magnitude == "log":
-            return ((magnitude + LOG_FLOOR).log() - LOG_MEAN) / LOG_STD
-        return magnitude
+            magnitude = ((magnitude + LOG_FLOOR).log() - LOG_MEAN) / LOG_STD
+        return magnitude if self.bins is None else cast(Tensor, self.bins(magnitude))
 
     def forward(self, audio: Tensor) -> Tensor:
-        h = self.layers(self.magnitude(audio))
-        if self.whitening is not None:
-            h = LATENT_SPREAD * self.whitening(h)
-        return torch.tanh(h)
+        if self.whitening is None:
+            return torch.tanh(self.layers(self.magnitude(audio)))
+        with torch.autocast(audio.device.type, enabled=False):  # whitening magnifies what is small, rounding as well
+            return torch.tanh(LATENT_SPREAD * self.whitening(self.layers(self.magnitude(audio))))
+
+
+class Standardise(nn.Module):
+    """Rows of [B, R, F] with mean 0 and variance 1, by running statistics."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, rows: int, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(rows, 1))
+        self.register_buffer("variance", torch.ones(rows, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean.lerp_(x.mean(dim=(0, 2))[:, None], self.momentum)
+            self.variance.lerp_((x - self.mean).square().mean(dim=(0, 2))[:, None], self.momentum)
+        return (x - self.mean) * torch.rsqrt(self.variance + 1e-6)
 
 
 class Whitening(nn.Module):
@@ -103,6 +126,9 @@ class DMAE(nn.Module):
         self.stem = nn.Conv1d(2, channels, config.patch, stride=config.patch, bias=False)
         self.unet = UNet(config.unet)
         self.head = nn.ConvTranspose1d(channels, 2, config.patch, stride=config.patch, bias=False)
+        bands = config.envelope.bands
+        self.mdct = MDCT(bands) if bands else None
+        self.envelope = Envelope(config.envelope, config.encoder.latent_channels, config.hop) if bands else None
         if config.stem_init == "dct":
             basis = stereo_dct(config.patch)
             if channels != len(basis):
@@ -110,6 +136,8 @@ class DMAE(nn.Module):
             with torch.no_grad():
                 self.stem.weight.copy_(basis)
                 self.head.weight.copy_(basis)
+        if self.envelope is not None:
+            nn.init.zeros_(self.head.weight)
 
     @torch.no_grad()
     def settle(self, audio: Tensor) -> None:
@@ -125,7 +153,21 @@ class DMAE(nn.Module):
 
     def velocity(self, x: Tensor, sigma: Tensor, latent: Tensor) -> Tensor:
         """Velocity [B, 2, T] of a noised signal [B, 2, T] at noise levels [B], given the latent [B, 32, L]."""
-        return cast(Tensor, self.head(self.unet(self.stem(x), sigma, latent=latent)))
+        if self.mdct is None or self.envelope is None:
+            return self._network(x, sigma, latent)
+        coefficients = self.coefficients(self.mdct(x), sigma, latent, self.envelope(latent))
+        return self.mdct.inverse(coefficients)
+
+    def coefficients(self, x: Tensor, sigma: Tensor, latent: Tensor, power: Tensor) -> Tensor:
+        """Velocity as MDCT coefficients, like `x` and `power` [B, 2, F, K]: see `envelope.scales`."""
+        assert self.mdct is not None
+        into, skip, out = scales(power, sigma)
+        rest = self._network(self.mdct.inverse(into * x), sigma, latent)
+        return skip * x + out * cast(Tensor, self.mdct(rest))
+
+    def _network(self, x: Tensor, sigma: Tensor, latent: Tensor) -> Tensor:
+        place = noise_place(sigma, self.config.noise_levels)
+        return cast(Tensor, self.head(self.unet(self.stem(x), place, latent=latent)))
 
     def decode(self, latent: Tensor, seeds: Sequence[int], steps: int) -> Tensor:
         """Latent [B, 32, L] -> audio [B, 2, L·hop] by DDIM from the noise that `seeds` (one an example) name.
@@ -136,8 +178,16 @@ class DMAE(nn.Module):
         padding = -length % self.config.divisor
         padded = functional.pad(latent, (0, padding // self.config.hop), mode="replicate")
         noise = starting_noise(seeds, 2, length + padding, latent.device)
-        signal = ddim(lambda x, sigma: self.velocity(x, sigma, padded), noise, steps)
-        return self.to_audio(signal)[..., :length]
+        return self.to_audio(self._sample(noise, padded, steps))[..., :length]
+
+    def _sample(self, noise: Tensor, latent: Tensor, steps: int) -> Tensor:
+        """The signal [B, 2, T] that `noise` leads to; with preconditioning, all steps are taken on coefficients."""
+        levels = self.config.noise_levels
+        if self.mdct is None or self.envelope is None:
+            return ddim(lambda x, sigma: self.velocity(x, sigma, latent), noise, steps, levels)
+        power = self.envelope(latent)
+        network = partial(self.coefficients, latent=latent, power=power)
+        return self.mdct.inverse(ddim(network, self.mdct(noise), steps, levels))
 
     def to_signal(self, audio: Tensor) -> Tensor:
         """Audio -> the signal that is diffused, both [B, 2, T]: gain and pre-emphasis; the paper has neither."""

@@ -49,6 +49,7 @@ class Run:
     validate: Validate
     preview: Preview
     budget: float | None = None  # seconds of training in all; None: until `steps`
+    start: Path | None = None  # a checkpoint whose averaged weights a new run starts from; None: the model as it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +170,18 @@ def _train_step(
         loss = loss_of(model, batch, generator).mean()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    warm_up(optimizer, step, config.warmup)
     optimizer.step()
     update_ema(ema, model, decay_at(step + 1, config.ema_beta, config.ema_power))
     return loss.detach()
+
+
+def warm_up(optimizer: torch.optim.Optimizer, step: int, warmup: int) -> None:
+    """Raise every group's rate linearly over the first `warmup` steps; after them nothing is touched."""
+    if step < warmup:
+        for group in optimizer.param_groups:
+            group.setdefault("full_lr", group["lr"])
+            group["lr"] = group["full_lr"] * (step + 1) / warmup
 
 
 def _row(step: int, loss: Tensor, seconds: float, rate: float, data_wait: float) -> dict[str, Any]:
@@ -201,9 +211,13 @@ def _finite(loss: Tensor, step: int) -> float:
 
 
 def _resume(run: Run, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    """Load the run's latest checkpoint, if any, in place; its step and the seconds trained so far."""
+    """Load the run's latest checkpoint, else `run.start`, in place; its step and the seconds trained so far."""
     folder = latest_checkpoint(run.folder)
     if folder is None:
+        if run.start is not None:
+            weights = load_checkpoint(run.start, run.kind).ema
+            model.load_state_dict(weights)
+            ema.load_state_dict(weights)
         return 0, 0.0
     checkpoint = load_checkpoint(folder, run.kind, training=True)
     if json.loads(json.dumps(to_dict(run.model_config))) != checkpoint.config:

@@ -5,7 +5,16 @@
 
 import dataclasses
 
-from mousai.config import DMAEConfig, EncoderConfig, FitConfig, GeneratorConfig, Level, Preset, UNetConfig
+from mousai.config import (
+    DMAEConfig,
+    EncoderConfig,
+    EnvelopeConfig,
+    FitConfig,
+    GeneratorConfig,
+    Level,
+    Preset,
+    UNetConfig,
+)
 from mousai.errors import UserError
 
 
@@ -110,7 +119,9 @@ MICRO = Preset(
             time_features=256,
             open_branches=True,
         ),
-        encoder=EncoderConfig(channels=160, downs=((2, 1), (2, 2)), magnitude="log", whiten=True),
+        encoder=EncoderConfig(channels=160, downs=((2, 1), (2, 2)), magnitude="log", standardise=True, whiten=True),
+        envelope=EnvelopeConfig(bands=512, channels=128),
+        noise_levels="log_snr",
         stem_init="dct",
         gain=25.0,
         pre_emphasis=0.9,
@@ -126,7 +137,7 @@ MICRO = Preset(
         text_encoder="minilm",
         whiten=True,
     ),
-    train_dmae=FitConfig(length=2**16, steps=100_000, learning_rate=5e-4, encoder_rate=0.02),
+    train_dmae=FitConfig(length=2**16, steps=100_000, learning_rate=1e-3, encoder_rate=0.1, warmup=200),
     train_generator=FitConfig(length=2**20, steps=50_000, learning_rate=5e-4),
 )
 
@@ -144,7 +155,9 @@ TINY = Preset(
             time_features=128,
             open_branches=True,
         ),
-        encoder=EncoderConfig(channels=128, downs=((2, 1), (2, 1)), magnitude="log", whiten=True),
+        encoder=EncoderConfig(channels=128, downs=((2, 1), (2, 1)), magnitude="log", standardise=True, whiten=True),
+        envelope=EnvelopeConfig(bands=512),
+        noise_levels="log_snr",
         stem_init="dct",
         gain=25.0,
         pre_emphasis=0.9,
@@ -162,7 +175,7 @@ TINY = Preset(
         whiten=True,
     ),
     train_dmae=FitConfig(
-        length=2**15, steps=20_000, batch_size=4, learning_rate=1e-3, encoder_rate=0.02,
+        length=2**15, steps=20_000, batch_size=4, learning_rate=2e-3, encoder_rate=0.05, ema_beta=0.999, warmup=200,
         checkpoint_every=500, validate_every=500, preview_every=5_000, validation_examples=16,
     ),
     train_generator=FitConfig(

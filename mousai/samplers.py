@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mousai.diffusion import Velocity, alpha_beta
+from mousai.diffusion import Velocity, alpha_beta, noise_levels
 
 
 def starting_noise(seeds: Sequence[int], channels: int, length: int, device: torch.device) -> Tensor:
@@ -18,14 +18,14 @@ def starting_noise(seeds: Sequence[int], channels: int, length: int, device: tor
     return torch.stack(draws).to(device)
 
 
-def ddim(network: Velocity, noise: Tensor, steps: int) -> Tensor:
+def ddim(network: Velocity, noise: Tensor, steps: int, levels: str = "angle") -> Tensor:
     """DDIM (Song et al., 2021; Moûsai, equations 2-5): `noise` [B, C, T] to data in `steps` network calls.
 
-    Noise levels are linearly spaced from 1 to 0; nothing is clipped.
+    Noise levels are evenly spaced in what `levels` names (see `noise_level`); nothing is clipped.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    sigmas = torch.linspace(1, 0, steps + 1, device=noise.device)
+    sigmas = noise_levels(steps, levels, noise.device)
     x = noise
     for sigma, following in itertools.pairwise(sigmas):
         v = network(x, sigma.expand(len(x)))  # (2)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from mousai.audio import write_audio
 from mousai.batches import AudioBatch, others
 from mousai.config import DMAEConfig
-from mousai.diffusion import LEVELS, v_loss, valid_mask, wiener_loss
+from mousai.diffusion import LEVELS, alpha_beta, noise_level, v_loss, valid_mask, wiener_loss
 from mousai.dmae import DMAE
+from mousai.envelope import envelope_loss, local_power, scales
 from mousai.mel import log_mel_distance
 from mousai.pictures import draw_mels
 from mousai.seeds import seed_of
@@ -28,10 +29,34 @@ def dmae_loss(model: nn.Module, batch: AudioBatch, generator: torch.Generator) -
     dmae = cast(DMAE, model)
     audio = batch.audio.to(generator.device, non_blocking=True)
     signal = dmae.to_signal(audio)
-    sigma = torch.rand(len(audio), generator=generator, device=audio.device)
+    place = torch.rand(len(audio), generator=generator, device=audio.device)
+    sigma = noise_level(place, dmae.config.noise_levels)
     eps = torch.randn(signal.shape, generator=generator, device=audio.device)
     latent = dmae.encode(audio)
+    if dmae.mdct is not None:
+        return _preconditioned_loss(dmae, latent, signal, eps, sigma, batch.valid_length)
     return v_loss(partial(dmae.velocity, latent=latent), signal, eps, sigma, valid_mask(batch.valid_length, audio))
+
+
+def _preconditioned_loss(
+    dmae: DMAE, latent: Tensor, signal: Tensor, eps: Tensor, sigma: Tensor, valid_length: Tensor
+) -> Tensor:
+    """Error of the velocity in units of what no linear guess can know, plus that of the predicted powers; [B].
+
+    Beyond the paper. Every MDCT coefficient counts alike however quiet it is, where the v-loss hears the loudest band.
+    """
+    assert dmae.mdct is not None and dmae.envelope is not None
+    clean, noise = dmae.mdct(signal), dmae.mdct(eps)
+    if dmae.training:
+        dmae.envelope.observe(clean)
+    power, target = dmae.envelope(latent), local_power(clean)
+    alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
+    velocity = dmae.coefficients(alpha * clean + beta * noise, sigma, latent, power.detach())
+    spread = scales(torch.maximum(power.detach(), target), sigma).out
+    error = ((velocity - (alpha * noise - beta * clean)) / spread).square().mean(dim=(1, 3))
+    frames = torch.arange(clean.shape[2], device=clean.device) * dmae.mdct.bands
+    valid = (frames <= valid_length.to(frames.device)[:, None]).float()
+    return cast(Tensor, ((error + envelope_loss(power, target)) * valid).sum(dim=1) / valid.sum(dim=1))
 
 
 def power_spectrum(dmae: DMAE, audio: Tensor, size: int = 1024) -> Tensor:

@@ -141,10 +141,11 @@ def _samples(
 
 def _audio_members(tar: Path) -> Iterator[tuple[str, bytes, bytes]]:
     """(key, JSON, audio file) of every chunk of an audio shard, read as a stream."""
-    from webdataset import WebDataset
+    from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    for sample in WebDataset(str(tar), shardshuffle=False, empty_check=False):
-        yield sample["__key__"], sample["json"], sample.get("flac") or sample["wav"]
+    with tar.open("rb") as stream:  # `WebDataset` would leave it to the garbage collector
+        for sample in group_by_keys(tar_file_expander([{"url": str(tar), "stream": stream}])):
+            yield sample["__key__"], sample["json"], sample.get("flac") or sample["wav"]
 
 
 def _padded(member: tuple[str, bytes, bytes], divisor: int) -> tuple[str, bytes, Waveform]:

@@ -97,10 +97,15 @@ def _audio_batch(members: Members, order: _Order, length: int, step: int) -> Aud
 
 
 def audio_examples(shards: Path, split: str, *, length: int, count: int) -> AudioBatch:
-    """Up to `count` fixed crops of a split, spread evenly over its chunks, from the middle of each."""
+    """`count` fixed crops of a split, spread evenly over its chunks; one is in the middle of its chunk, unless a chunk
+    must serve several.
+    """
     members = shard_members(shards / split, ShardMember, "mousai shard")
-    chosen = _spread([member for shard in members for member in shard], count)
-    return _read_audio(chosen, [max(0, row.valid_length - length) // 2 for _, row in chosen], length)
+    flat = [member for shard in members for member in shard]
+    chosen = [flat[(2 * i + 1) * len(flat) // (2 * count)] for i in range(count)]
+    places = [0.5 if count <= len(flat) else ((2 * i + 1) * len(flat) / (2 * count)) % 1 for i in range(count)]
+    starts = [int(max(0, row.valid_length - length) * place) for (_, row), place in zip(chosen, places, strict=True)]
+    return _read_audio(chosen, starts, length)
 
 
 def _read_audio(chosen: Members, starts: Sequence[int], length: int) -> AudioBatch:

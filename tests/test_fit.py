@@ -17,7 +17,7 @@ from mousai.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, l
 from mousai.config import FitConfig
 from mousai.ema import averaged_copy, decay_at, update_ema
 from mousai.errors import UserError
-from mousai.fit import FitResult, Run, fit, make_optimizer
+from mousai.fit import FitResult, Run, fit, make_optimizer, warm_up
 from mousai.presets import TINY
 from mousai.runlog import append_row, last_value, read_rows, truncate
 from mousai.seeds import seed_of
@@ -164,6 +164,33 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, uncut: Path, numbe
     assert signal.getsignal(number) is usual
     train(tmp_path)
     assert_same_tensors(final(tmp_path), final(uncut))
+
+
+def test_the_rate_warms_up_linearly_and_then_stays(tmp_path: Path):
+    config, seen = dataclasses.replace(CONFIG, warmup=4, steps=8), []
+    optimizer = make_optimizer(make_model(), config)
+    for step in range(8):
+        warm_up(optimizer, step, config.warmup)
+        seen.append(optimizer.param_groups[0]["lr"] / config.learning_rate)
+    assert seen == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
+
+
+def test_a_run_cut_during_warm_up_equals_a_run_in_one(tmp_path: Path):
+    config = dataclasses.replace(CONFIG, warmup=30)
+    train(tmp_path / "one", config)
+    train(tmp_path / "two", dataclasses.replace(config, steps=10))
+    train(tmp_path / "two", config)
+    assert_same_tensors(final(tmp_path / "one"), final(tmp_path / "two"))
+
+
+def test_a_new_run_starts_from_the_weights_it_is_given_and_a_resumed_one_does_not(tmp_path: Path, uncut: Path):
+    start = latest_checkpoint(uncut)
+    train(tmp_path, dataclasses.replace(CONFIG, steps=1, learning_rate=1e-9), start=start)
+    assert torch.allclose(final(tmp_path).model["inner.weight"], final(uncut).ema["inner.weight"], atol=1e-6)
+    train(tmp_path, dataclasses.replace(CONFIG, steps=5, learning_rate=1e-1), start=start)
+    moved = final(tmp_path).model["inner.weight"]
+    train(tmp_path, dataclasses.replace(CONFIG, steps=6, learning_rate=1e-9), start=start)
+    assert torch.allclose(final(tmp_path).model["inner.weight"], moved, atol=1e-6)
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path):

@@ -26,7 +26,7 @@ FLOORS = [
     },
     {  # tables, files and prompts; networks
         "pipeline.manifest", "pipeline.decode", "pipeline.prompts", "pipeline.bands", "pipeline.encode_files",
-        "mousai.presets", "mousai.unet", "mousai.samplers", "mousai.mel",
+        "mousai.presets", "mousai.unet", "mousai.samplers", "mousai.mel", "mousai.envelope", "mousai.pretrained",
     },
     {  # plans and shards; models, and how anything is trained
         "pipeline.chunks", "pipeline.tars", "pipeline.synth", "pipeline.excerpt",
@@ -36,7 +36,9 @@ FLOORS = [
     {  # stages
         "pipeline.ingest", "pipeline.shard", "pipeline.encode_latents", "pipeline.load",
         "mousai.train_dmae", "mousai.train_generator", "mousai.generate", "mousai.params", "mousai.doctor",
+        "mousai.judge",
     },
+    {"mousai.stage_one"},  # what stage 1 must show
     {"mousai.demo"},  # tests what was generated
     {"cli"},  # introduces them to each other
 ]  # fmt: skip

@@ -1,0 +1,101 @@
+"""Make the weights that come with mousai: a trained DMAE's averages as fp16, judged after the rounding.
+
+    python benchmarks/ship.py CHECKPOINT mousai/weights/NAME --judge WORKSPACE [--judge WORKSPACE]
+
+Each WORKSPACE has held-out shards; the first one's training shards give the latents' statistics. Beside the weights
+come `figures.json` and a picture of held-out crops; the model card is written by hand.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mousai.checkpoint import load_checkpoint
+from mousai.config import DMAEConfig, from_dict
+from mousai.dmae import DMAE
+from mousai.generate import load_dmae
+from mousai.judge import judge
+from mousai.pictures import draw_mels
+from mousai.stage_one import CROP_LENGTH, CROPS, STEPS
+from mousai.storage import publish_folder, write_json
+from mousai.train_dmae import DMAEWatch, power_spectrum
+from mousai.workspace import open_workspace
+from pipeline.load import audio_examples
+
+
+def export(checkpoint: Path, folder: Path, calibration: Tensor) -> None:
+    """Write the averaged weights as fp16, with statistics of the *rounded* weights over audio [N, 2, T], as fp32.
+
+    Whitening magnifies what is small: with the statistics of the unrounded weights, the decoder is 15 dB too loud.
+    """
+    loaded = load_checkpoint(checkpoint, "dmae")
+    dmae = DMAE(from_dict(DMAEConfig, loaded.config, str(checkpoint))).eval()
+    dmae.load_state_dict(loaded.ema)
+    with torch.no_grad():
+        for parameter in dmae.parameters():
+            parameter.copy_(parameter.half())
+    dmae.settle(calibration)
+    parameters = dict(dmae.named_parameters())
+    halved = {name: value.half() if name in parameters else value for name, value in dmae.state_dict().items()}
+    with publish_folder(folder) as temporary:
+        save_file(halved, temporary / "ema.safetensors")
+        (temporary / "ema.safetensors").chmod(0o644)
+        provenance = {key: value for key, value in loaded.provenance.items() if key != "command"}
+        about = {"config": loaded.config, "training": loaded.training, "provenance": provenance}
+        write_json(temporary / "checkpoint.json", {"kind": "dmae", "step": loaded.step, **about})
+
+
+def figures(dmae: DMAE, workspace: Path) -> dict[str, Any]:
+    """Losses by noise level, and the curve over decoder steps, on a workspace's held-out tracks."""
+    shards = open_workspace(workspace).shards
+    short = {"shards": shards, "split": "val", "length": 2**15}
+    watch = DMAEWatch(
+        examples=audio_examples(**short, count=64), demo=audio_examples(**short, count=0),
+        calibration=audio_examples(**short, count=0), seed=0,
+        power=power_spectrum(dmae, audio_examples(shards, "train", length=2**15, count=256).audio),
+    )  # fmt: skip
+    examples = audio_examples(shards, "val", length=CROP_LENGTH, count=CROPS)
+    curve = []
+    for steps in STEPS:
+        curve.append(asdict(judge(dmae, examples, steps=steps)[0]))
+        print(json.dumps(curve[-1]), flush=True)
+    tracks = len(set(examples.track_ids))
+    return {"held_out_tracks": tracks, "curve": curve, "levels": watch.validate(dmae)}
+
+
+def draw(dmae: DMAE, workspace: Path, path: Path, count: int = 3) -> None:
+    """One picture of some held-out crops, each above its reconstruction."""
+    examples = audio_examples(open_workspace(workspace).shards, "val", length=2**18, count=count)
+    judged, decoded = judge(dmae, examples, steps=STEPS[-1])
+    pairs = [(("held out", a), ("auto-encoded", b)) for a, b in zip(examples.audio, decoded, strict=True)]
+    draw_mels(path, [each for pair in pairs for each in pair])
+    print(f"{path}: {judged.distance:.2f} dB")
+
+
+def main() -> None:
+    """Export, judge, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--judge", type=Path, action="append", required=True, dest="workspaces")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    shards = open_workspace(given.workspaces[0]).shards
+    export(given.checkpoint, given.folder, audio_examples(shards, "train", length=2**15, count=512).audio)
+    dmae = load_dmae(given.folder, torch.device("cpu"))
+    found = {}
+    for workspace in given.workspaces:
+        found[workspace.name] = figures(dmae, workspace)
+        draw(dmae, workspace, given.folder / f"{workspace.name}.png")
+    write_json(given.folder / "figures.json", found)
+
+
+if __name__ == "__main__":
+    main()

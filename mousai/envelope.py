@@ -1,0 +1,132 @@
+"""Preconditioning by the latent: the decoder first learns how loud every band is, the U-Net only what is left.
+
+Beyond the paper. Karras et al. (2022) scale what a diffusion network sees and says by one number for all data; here
+every coefficient of an orthogonal transform (the MDCT) has its own, from a power that a small network predicts from
+the latent. Where a band is silent, noise is then removed by construction, and the U-Net's input and target have unit
+variance at every noise level.
+
+Shapes in this file: B batch, T samples, L latent frames, K bands, F = T / K + 1 MDCT frames.
+"""
+
+import math
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mousai.config import EnvelopeConfig
+from mousai.diffusion import alpha_beta
+
+MEDIAN_BIAS = 0.237  # of a mean of three squared normal variables: log of 1 over its median
+POWER_FLOOR = 1e-8  # of a coefficient of the diffused signal: 80 dB below unit variance
+
+
+class MDCT(nn.Module):
+    """Audio [B, 2, T] -> coefficients [B, 2, F, K] of mid and side, and back; T is a multiple of K.
+
+    The transform is orthogonal (Princen & Bradley, 1986; sine window), so that white noise stays white.
+    """
+
+    basis: Tensor
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        self.bands = bands
+        n = torch.arange(2 * bands, dtype=torch.float64)[:, None] + 0.5
+        k = torch.arange(bands, dtype=torch.float64) + 0.5
+        window = torch.sin(math.pi / (2 * bands) * n) * math.sqrt(2 / bands)
+        basis = window * torch.cos(math.pi / bands * (n + bands / 2) * k)
+        self.register_buffer("basis", basis.float(), persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        padded = functional.pad(mid_side(audio.float()), (self.bands, self.bands))
+        with torch.autocast(audio.device.type, enabled=False):  # 8 bits of mantissa would be heard
+            return padded.unfold(-1, 2 * self.bands, self.bands) @ self.basis
+
+    def inverse(self, coefficients: Tensor) -> Tensor:
+        """Audio [B, 2, T] of coefficients [B, 2, F, K]: exact after `forward`."""
+        with torch.autocast(coefficients.device.type, enabled=False):
+            earlier, later = (coefficients @ self.basis.T).chunk(2, dim=-1)
+        return mid_side((earlier[..., 1:, :] + later[..., :-1, :]).flatten(-2))
+
+
+def mid_side(audio: Tensor) -> Tensor:
+    """Left and right -> mid and side, or the other way: [B, 2, T], a rotation."""
+    left, right = audio.unbind(dim=1)
+    return torch.stack([left + right, left - right], dim=1) * math.sqrt(0.5)
+
+
+class Scales(NamedTuple):
+    """What coefficients are multiplied by: v = skip·x + out·network(into·x); each [B, 2, F, K]."""
+
+    into: Tensor
+    skip: Tensor
+    out: Tensor
+
+
+def scales(power: Tensor, sigma: Tensor) -> Scales:
+    """Scales for data of variance `power` [B, 2, F, K] at noise levels `sigma` [B].
+
+    skip·x is the best linear guess of the velocity and |out| the std of what is left; both stay finite at any level.
+    """
+    alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
+    variance = alpha.square() * power + beta.square()
+    return Scales(variance.rsqrt(), alpha * beta * (1 - power) / variance, -(power / variance).sqrt())
+
+
+class Envelope(nn.Module):
+    """Latent [B, 32, L] -> variance [B, 2, F, K] of the diffused signal's MDCT coefficients, mid and side."""
+
+    level: Tensor
+
+    def __init__(self, config: EnvelopeConfig, latent_channels: int, hop: int, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.shape = (2, hop // config.bands, config.bands)  # of one latent frame
+        layers: list[nn.Module] = [nn.Conv1d(latent_channels, config.channels, 3, padding=1), nn.SiLU()]
+        for _ in range(config.blocks):
+            layers.append(_Residual(config.channels))
+        self.layers = nn.Sequential(*layers)
+        self.last = nn.Conv1d(config.channels, math.prod(self.shape), 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(cast(Tensor, self.last.bias))
+        self.register_buffer("level", torch.zeros(2, 1, config.bands))  # log of the mean power, a running statistic
+
+    def observe(self, coefficients: Tensor) -> None:
+        """Move the bands' mean levels towards those of [B, 2, F, K]."""
+        level = (coefficients.detach().square().mean(dim=(0, 2)) + POWER_FLOOR).log()[:, None]
+        self.level.lerp_(level, 1.0 if not self.level.any() else self.momentum)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        h = self.last(self.layers(latent)).float()
+        log_power = h.transpose(1, 2).unflatten(2, self.shape).permute(0, 2, 1, 3, 4).flatten(2, 3)
+        log_power = torch.cat([log_power, log_power[:, :, -1:]], dim=2) + self.level  # T / K + 1 frames
+        return log_power.clamp(max=20).exp() + POWER_FLOOR
+
+
+class _Residual(nn.Module):
+    """x + conv(SiLU(conv(x))), three frames wide each."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(channels, channels, 3, padding=1), nn.SiLU(), nn.Conv1d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.layers(functional.silu(x)))
+
+
+def local_power(coefficients: Tensor) -> Tensor:
+    """Power of coefficients [B, 2, F, K], each the mean of three frames: one alone says little, phase decides."""
+    padded = functional.pad(coefficients.square(), (0, 0, 1, 1), mode="replicate")
+    return functional.avg_pool2d(padded, (3, 1), stride=1) + POWER_FLOOR
+
+
+def envelope_loss(power: Tensor, target: Tensor) -> Tensor:
+    """Mean distance of log powers, both [B, 2, F, K]; [B, F].
+
+    In the logarithm, since a likelihood is ruled by the rare loud moment and leaves quiet ones far too loud.
+    """
+    return (power.log() - target.log() - MEDIAN_BIAS).abs().mean(dim=(1, 3))

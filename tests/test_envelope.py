@@ -1,0 +1,217 @@
+"""Preconditioning by the latent: an orthogonal transform, closed-form scales, and a decode path that loses nothing."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mousai.batches import AudioBatch
+from mousai.config import EnvelopeConfig
+from mousai.diffusion import LOG_SNR, alpha_beta, noise_level, noise_levels, noise_place, noised, wiener_loss
+from mousai.dmae import DMAE
+from mousai.ema import averaged_copy, update_ema
+from mousai.envelope import MDCT, POWER_FLOOR, Envelope, envelope_loss, local_power, mid_side, scales
+from mousai.mel import log_mel_distance
+from mousai.presets import PAPER, TINY
+from mousai.train_dmae import dmae_loss
+from pipeline.songs import songs
+from pipeline.synth import render
+
+LENGTH = 2**13
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def tiny(**changes: object) -> DMAE:
+    torch.manual_seed(0)
+    return DMAE(dataclasses.replace(TINY.dmae, **changes)).eval()  # type: ignore[arg-type]
+
+
+def music(length: int, seed: int = 0) -> Tensor:
+    """[1, 2, length]: two decaying tones and a little noise, left and right not the same."""
+    time = torch.arange(length) / 48_000
+    tones = torch.stack([torch.sin(2 * math.pi * f * time) * torch.exp(-3 * time) for f in (220.0, 330.0)])
+    return 0.3 * tones[None] + 0.01 * draw(1, 2, length, seed=seed)
+
+
+@pytest.mark.parametrize("bands", [64, 512])
+def test_the_mdct_gives_audio_back(bands: int):
+    audio = draw(2, 2, LENGTH)
+    coefficients = MDCT(bands)(audio)
+    assert coefficients.shape == (2, 2, LENGTH // bands + 1, bands)
+    assert torch.allclose(MDCT(bands).inverse(coefficients), audio, atol=1e-5)
+
+
+def test_the_mdct_is_orthogonal_so_white_noise_stays_white():
+    audio = draw(1, 2, LENGTH)
+    coefficients = MDCT(256)(audio)
+    assert coefficients.square().sum() == pytest.approx(audio.square().sum().item(), rel=1e-5)
+    inner = coefficients[:, :, 1:-1]  # the first and last frames are half outside
+    assert inner.square().mean(dim=(0, 1, 2)).mean() == pytest.approx(1, abs=0.03)
+
+
+def test_a_tone_lies_in_its_band():
+    tone = torch.sin(2 * math.pi * 3020 * torch.arange(LENGTH) / 48_000).expand(1, 2, LENGTH)
+    power = MDCT(512)(tone).square().mean(dim=2)[0]
+    assert int(power[0].argmax()) == int(3020 / (24_000 / 512))
+    assert power[1].max() < 1e-6 * power[0].max()  # the side of a mono signal is silent
+
+
+def test_mid_and_side_are_a_rotation():
+    audio = draw(1, 2, 16)
+    assert torch.allclose(mid_side(mid_side(audio)), audio, atol=1e-6)
+
+
+@pytest.mark.parametrize("level", [0.01, 0.3, 0.7, 0.99])
+@pytest.mark.parametrize("power", [1e-6, 0.1, 1.0, 30.0])
+def test_the_skip_is_the_best_linear_guess_and_the_scales_leave_unit_variance(level: float, power: float):
+    sigma = torch.tensor([level])
+    data, noise = math.sqrt(power) * draw(1, 2, 100_000, seed=1), draw(1, 2, 100_000, seed=2)
+    x, v = noised(data, noise, sigma)
+    into, skip, out = (each.item() for each in scales(torch.full((1, 1, 1, 1), power), sigma))
+    rest = (v - skip * x) / out
+    assert (into * x).var() == pytest.approx(1, abs=0.02)
+    assert rest.var() == pytest.approx(1, abs=0.02)
+    assert (rest * x).mean() / x.std() == pytest.approx(0, abs=0.01)  # nothing linear is left
+    wiener = wiener_loss(torch.tensor([power]), sigma[0])
+    assert (v - skip * x).square().mean() == pytest.approx(wiener.item(), rel=0.03)
+
+
+def test_where_a_band_is_silent_the_noise_is_all_removed():
+    sigma = torch.tensor([0.3])
+    _, skip, out = (each.item() for each in scales(torch.full((1, 1, 1, 1), POWER_FLOOR), sigma))
+    alpha, beta = (each.item() for each in alpha_beta(sigma))
+    assert alpha - beta * skip == pytest.approx(0, abs=1e-6)  # x_0 = alpha·x - beta·v, of any x
+    assert abs(out) < 1e-3
+
+
+def test_the_loss_of_powers_is_least_at_the_power_of_gaussian_coefficients():
+    coefficients = 0.1 * draw(4, 2, 300, 32)
+    target = local_power(coefficients)
+    losses = [envelope_loss(torch.full_like(target, power), target).mean().item() for power in (0.005, 0.01, 0.02)]
+    assert losses[1] == min(losses)
+    assert envelope_loss(target * math.exp(0.237), target).abs().max() < 1e-5
+
+
+def test_an_envelope_starts_from_the_mean_level_of_every_band():
+    envelope = Envelope(EnvelopeConfig(bands=64, channels=16), 32, 1024)
+    coefficients = draw(2, 2, 33, 64) * torch.arange(1, 65)
+    envelope.observe(coefficients)
+    power = envelope(draw(1, 32, 2))
+    assert power.shape == (1, 2, 33, 64)
+    assert torch.allclose(power[0, :, 5], coefficients.square().mean(dim=(0, 2)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["angle", "log_snr"])
+def test_places_and_noise_levels_are_each_others_inverse(kind: str):
+    places = torch.linspace(0, 1, 11)
+    levels = noise_level(places, kind)
+    assert torch.allclose(noise_place(levels, kind), places, atol=1e-3)
+    assert (levels.diff() > 0).all()
+
+
+def test_log_snr_levels_are_evenly_spaced_in_the_logarithm():
+    alpha, beta = alpha_beta(noise_level(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), "log_snr"))
+    log_snr = 2 * (alpha / beta).log()
+    assert log_snr.tolist() == pytest.approx([LOG_SNR[1], sum(LOG_SNR) / 2, LOG_SNR[0]])
+
+
+@pytest.mark.parametrize("kind", ["angle", "log_snr"])
+@pytest.mark.parametrize("steps", [1, 2, 50])
+def test_a_sampler_stops_at_one_level_more_than_it_has_steps(kind: str, steps: int):
+    levels = noise_levels(steps, kind, torch.device("cpu"))
+    assert len(levels) == steps + 1 and levels[-1] == 0 and levels[0] > 0.98
+    assert (levels.diff() < 0).all()
+
+
+PLAIN = {"envelope": EnvelopeConfig(), "noise_levels": "angle", "pre_emphasis": 0.0, "gain": 1.0}
+
+
+@pytest.mark.parametrize("changes", [{}, PLAIN, {"pre_emphasis": 0.0}, {"noise_levels": "angle"}])
+@pytest.mark.parametrize("steps", [2, 50])
+def test_an_oracle_that_knows_the_audio_rebuilds_it_through_the_decode_path(
+    changes: dict[str, object], steps: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Encoder, gain, pre-emphasis, preconditioning, sampler and back: to 60 dB below the signal."""
+    dmae = tiny(**changes)
+    audio = music(LENGTH)
+    known = dmae.to_signal(audio)
+
+    def oracle(x: Tensor, sigma: Tensor, latent: Tensor) -> Tensor:
+        """What the network would have to say, given whitened x, for the velocity to be the true one."""
+        level = sigma.double().clamp(max=1 - 1e-7)
+        alpha, beta = (weight[:, None, None] for weight in alpha_beta(level))
+        if dmae.mdct is None or dmae.envelope is None:
+            return (alpha * (x - alpha * known) / beta - beta * known).float()
+        into, skip, out = scales(dmae.envelope(latent), sigma)
+        coefficients, clean = dmae.mdct(x) / into, dmae.mdct(known)
+        alpha, beta = alpha[..., None], beta[..., None]
+        velocity = alpha * (coefficients - alpha * clean) / beta - beta * clean
+        return dmae.mdct.inverse(((velocity - skip * coefficients) / out).float())
+
+    monkeypatch.setattr(dmae, "_network", oracle)
+    decoded = dmae.decode(dmae.encode(audio), [0], steps)
+    error = (decoded - audio).square().mean() / audio.square().mean()
+    assert 10 * math.log10(error.item()) < -60
+
+
+def test_an_untrained_decoder_still_draws_noise_of_the_right_colour():
+    dmae = tiny()
+    assert dmae.envelope is not None and dmae.mdct is not None
+    audio = torch.cat([music(2**15, seed) for seed in range(4)])
+    dmae.envelope.observe(dmae.mdct(dmae.to_signal(audio)))
+    decoded = dmae.decode(dmae.encode(audio), range(4), 50)
+    spectra = [dmae.mdct(dmae.to_signal(each)).square().mean(dim=(0, 2))[0] for each in (audio, decoded)]
+    assert (10 * torch.log10(spectra[1] / spectra[0])).abs().mean() < 1.5  # dB, a band
+
+
+def test_the_loss_does_not_count_what_is_invalid():
+    """An untrained decoder does not look at its latent, so that only the loss itself could see the rest."""
+    dmae, valid, losses = tiny(), LENGTH // 2, []
+    for rest in (0.0, 0.5):
+        audio = 0.1 * draw(2, 2, LENGTH)
+        audio[:, :, valid + 2048 :] *= rest
+        batch = AudioBatch(audio=audio, valid_length=torch.tensor([valid, LENGTH]), track_ids=["a", "b"])
+        losses.append(dmae_loss(dmae, batch, torch.Generator().manual_seed(0)).detach())
+    assert losses[0][0] == pytest.approx(losses[1][0].item(), rel=1e-5)
+    assert losses[0][1] != pytest.approx(losses[1][1].item(), rel=1e-2)
+
+
+def test_silence_gives_a_finite_loss_and_silence():
+    dmae = tiny().train()
+    batch = AudioBatch(audio=torch.zeros(1, 2, LENGTH), valid_length=torch.tensor([LENGTH]), track_ids=["a"])
+    for _ in range(3):
+        loss = dmae_loss(dmae, batch, torch.Generator().manual_seed(0)).mean()
+        loss.backward()
+        assert loss.isfinite()
+    assert dmae.eval().decode(dmae.encode(batch.audio), [0], 5).abs().max() < 1e-3
+
+
+def test_the_paper_has_none_of_it():
+    assert PAPER.dmae.envelope.bands == 0 and PAPER.dmae.noise_levels == "angle"
+    assert not PAPER.dmae.encoder.standardise and not PAPER.dmae.encoder.whiten
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_dmae_overfits_one_second_until_it_is_recognisable():
+    """Log-mel distance below 3 dB; a wrong second of music is above 10."""
+    torch.manual_seed(0)
+    dmae = DMAE(TINY.dmae).train()
+    song = render(next(song for song in songs() if song.genre == "pop"))[:, 480_000:528_000]
+    audio = torch.nn.functional.pad(torch.from_numpy(song).float(), (0, 2**16 - 48_000)).expand(1, 2, -1)
+    batch = AudioBatch(audio=audio, valid_length=torch.tensor([48_000]), track_ids=["a"])
+    ema, optimizer = averaged_copy(dmae), torch.optim.AdamW(dmae.parameters(), lr=2e-3, betas=(0.95, 0.999))
+    for step in range(1000):
+        optimizer.zero_grad()
+        dmae_loss(dmae, batch, torch.Generator().manual_seed(step)).mean().backward()
+        optimizer.step()
+        update_ema(ema, dmae, 0.98)
+    assert isinstance(ema, DMAE)
+    ema.settle(audio)
+    decoded = ema.decode(ema.encode(audio), [0], 25)
+    assert log_mel_distance(audio[..., :48_000], decoded[..., :48_000]).item() < 3
