@@ -1,9 +1,10 @@
 """Make the weights that come with mousai: a trained DMAE's averages as fp16, judged after the rounding.
 
-    python benchmarks/ship.py CHECKPOINT mousai/weights/NAME --judge WORKSPACE [--judge WORKSPACE]
+    python benchmarks/ship.py CHECKPOINT mousai/weights/NAME --judge WORKSPACE [--unheard WORKSPACE]
 
-Each WORKSPACE has held-out shards; the first one's training shards give the latents' statistics. Beside the weights
-come `figures.json` and a picture of held-out crops; the model card is written by hand.
+--judge names the workspace that the DMAE was trained in: its training shards give the latents' statistics, its held-out
+tracks are judged. Of an --unheard one, whose tracks it has never seen, the larger split is judged. Beside the weights
+come `figures.json` and pictures of crops; the model card is written by hand.
 """
 
 import argparse
@@ -51,16 +52,16 @@ def export(checkpoint: Path, folder: Path, calibration: Tensor) -> None:
         write_json(temporary / "checkpoint.json", {"kind": "dmae", "step": loaded.step, **about})
 
 
-def figures(dmae: DMAE, workspace: Path) -> dict[str, Any]:
-    """Losses by noise level, and the curve over decoder steps, on a workspace's held-out tracks."""
+def figures(dmae: DMAE, workspace: Path, split: str) -> dict[str, Any]:
+    """Losses by noise level, and the curve over decoder steps, on a split of a workspace."""
     shards = open_workspace(workspace).shards
-    short = {"shards": shards, "split": "val", "length": 2**15}
+    short = {"shards": shards, "split": split, "length": 2**15}
     watch = DMAEWatch(
         examples=audio_examples(**short, count=64), demo=audio_examples(**short, count=0),
         calibration=audio_examples(**short, count=0), seed=0,
         power=power_spectrum(dmae, audio_examples(shards, "train", length=2**15, count=256).audio),
     )  # fmt: skip
-    examples = audio_examples(shards, "val", length=CROP_LENGTH, count=CROPS)
+    examples = audio_examples(shards, split, length=CROP_LENGTH, count=CROPS)
     curve = []
     for steps in STEPS:
         curve.append(asdict(judge(dmae, examples, steps=steps)[0]))
@@ -69,9 +70,9 @@ def figures(dmae: DMAE, workspace: Path) -> dict[str, Any]:
     return {"held_out_tracks": tracks, "curve": curve, "levels": watch.validate(dmae)}
 
 
-def draw(dmae: DMAE, workspace: Path, path: Path, count: int = 3) -> None:
-    """One picture of some held-out crops, each above its reconstruction."""
-    examples = audio_examples(open_workspace(workspace).shards, "val", length=2**18, count=count)
+def draw(dmae: DMAE, workspace: Path, split: str, path: Path, count: int = 3) -> None:
+    """One picture of some crops, each above its reconstruction."""
+    examples = audio_examples(open_workspace(workspace).shards, split, length=2**18, count=count)
     judged, decoded = judge(dmae, examples, steps=STEPS[-1])
     pairs = [(("held out", a), ("auto-encoded", b)) for a, b in zip(examples.audio, decoded, strict=True)]
     draw_mels(path, [each for pair in pairs for each in pair])
@@ -83,17 +84,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--judge", type=Path, action="append", required=True, dest="workspaces")
+    parser.add_argument("--judge", type=Path, required=True)
+    parser.add_argument("--unheard", type=Path, action="append", default=[])
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    shards = open_workspace(given.workspaces[0]).shards
+    shards = open_workspace(given.judge).shards
     export(given.checkpoint, given.folder, audio_examples(shards, "train", length=2**15, count=512).audio)
     dmae = load_dmae(given.folder, torch.device("cpu"))
     found = {}
-    for workspace in given.workspaces:
-        found[workspace.name] = figures(dmae, workspace)
-        draw(dmae, workspace, given.folder / f"{workspace.name}.png")
+    for workspace, split in ((given.judge, "val"), *((each, "train") for each in given.unheard)):
+        found[workspace.name] = figures(dmae, workspace, split)
+        draw(dmae, workspace, split, given.folder / f"{workspace.name}.png")
     write_json(given.folder / "figures.json", found)
 
 
