@@ -9,7 +9,9 @@ import torch
 from mousai import demo
 from mousai.batches import AudioBatch, LatentBatch
 from mousai.centroids import chance_of, confusion, latent_features, make_centroids, mel_features
+from mousai.judge import Judgement
 from mousai.runlog import append_row
+from mousai.stage_one import StageOne
 from pipeline.synth import songs
 
 FRAMES = 16
@@ -125,17 +127,25 @@ def validation_row(loss: float, wrong: float, bar: float) -> dict:
 
 @pytest.mark.parametrize("loss, holds", [(0.5, True), (2.0, False)])
 def test_the_page_says_which_bars_hold(tmp_path, loss, holds):
-    for stage in ("dmae", "generator"):
-        append_row(tmp_path / "runs" / stage, {"step": 10, "loss": 1.0})
-        append_row(tmp_path / "runs" / stage, validation_row(loss, 1.0, 0.9))
-        (tmp_path / "runs" / stage / "previews" / "step-00000010").mkdir(parents=True)
+    append_row(tmp_path / "runs" / "generator", {"step": 10, "loss": 1.0})
+    append_row(tmp_path / "runs" / "generator", validation_row(loss, 1.0, 0.9))
+    right = 40 if holds else 10
+    judged_crops = Judgement(
+        crops=40, decoder_steps=50, distance=10 * loss / 2, wrong_crop=10, wrong_latent=12, identified=right,
+        floor={"low": 0, "mid": 0, "high": 0}, latent_rank=30, latent_saturated=0,
+    )  # fmt: skip
+    first = StageOne(
+        name="tiny", validation=validation_row(loss, 1.0, 0.9), curve=[judged_crops], genres=right, genres_true=40,
+        previews=tmp_path / "none",
+    )  # fmt: skip
     shown = demo.Demo(
         folder=tmp_path, counts=[("tracks", 3)], rejected=[("a.mp3", "not_audio: a web page")], prompts=["Pop, 1 of 4"],
-        pieces=[], genres=demo.run_genre_test(FakeCascade(deaf=not holds), real_chunks()), minutes=1.0,
+        pieces=[], genres=demo.run_genre_test(FakeCascade(deaf=not holds), real_chunks()), stage_one=first,
+        minutes=1.0,
     )  # fmt: skip
     judged = demo.write_demo(shown, tmp_path / "runs")
-    assert [ok for ok, _ in judged] == [holds] * 4
+    assert [ok for ok, _ in judged] == [holds] * 7
     text = (tmp_path / "index.html").read_text()
-    assert text.count('class="verdict pass"') == (4 if holds else 0)
+    assert text.count('class="verdict pass"') == (7 if holds else 0)
     assert "a.mp3" in text
     assert json.dumps(demo.as_json(shown, judged))
