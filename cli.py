@@ -240,6 +240,8 @@ def train(
     stage = stage or _next_stage(space)
     if stage not in ("dmae", "generator"):
         raise UserError(f"there is no stage {stage!r}: mousai train dmae, or mousai train generator")
+    if from_scratch and stage == "generator":
+        raise UserError("--from-scratch is for the DMAE: no weights come for the generator, which always starts so")
     seconds = None if budget is None else _parse_duration(budget)
     chosen = _device(device)
     if space.preset.needs_gpu and chosen.type == "cpu" and device != "cpu":
@@ -460,7 +462,7 @@ def demo(
     generator_for: Annotated[str, typer.Option(help="Training time of the generator.")] = "2m",
     workers: WorkersOption = None,
 ) -> None:
-    """Run the whole chain on a built-in synthetic library, in a quarter of an hour on two cores, and show what came."""
+    """Run the whole chain on a built-in synthetic library, in ten minutes on two cores, and show what came."""
     import time
 
     from mousai.demo import SETTINGS, as_json, write_demo

@@ -4,7 +4,7 @@
 
 --judge names the workspace that the DMAE was trained in: its training shards give the latents' statistics, its held-out
 tracks are judged. Of an --unheard one, whose tracks it has never seen, the larger split is judged. Beside the weights
-come `figures.json` and pictures of crops; the model card is written by hand.
+come `figures.json` and a picture of crops; the model card is written by hand.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -70,12 +71,13 @@ def figures(dmae: DMAE, workspace: Path, split: str) -> dict[str, Any]:
     return {"held_out_tracks": tracks, "curve": curve, "levels": watch.validate(dmae)}
 
 
-def draw(dmae: DMAE, workspace: Path, split: str, path: Path, count: int = 3) -> None:
-    """One picture of some crops, each above its reconstruction."""
-    examples = audio_examples(open_workspace(workspace).shards, split, length=2**18, count=count)
+def draw(dmae: DMAE, workspace: Path, path: Path, count: int = 3) -> None:
+    """One picture of some held-out crops, each above its reconstruction, in 64 colours: a third of the bytes."""
+    examples = audio_examples(open_workspace(workspace).shards, "val", length=2**18, count=count)
     judged, decoded = judge(dmae, examples, steps=STEPS[-1])
     pairs = [(("held out", a), ("auto-encoded", b)) for a, b in zip(examples.audio, decoded, strict=True)]
     draw_mels(path, [each for pair in pairs for each in pair])
+    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
     print(f"{path}: {judged.distance:.2f} dB")
 
 
@@ -95,8 +97,8 @@ def main() -> None:
     found = {}
     for workspace, split in ((given.judge, "val"), *((each, "train") for each in given.unheard)):
         found[workspace.name] = figures(dmae, workspace, split)
-        draw(dmae, workspace, split, given.folder / f"{workspace.name}.png")
     write_json(given.folder / "figures.json", found)
+    draw(dmae, given.judge, given.folder / "corpus.png")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ def confusion(names: Sequence[str], asked: Sequence[str], heard: Sequence[str]) 
     return [[pairs.count((row, column)) for column in names] for row in names]
 
 
+def count_right(heard: Sequence[str], true: Sequence[str]) -> int:
+    """In how many places the two agree."""
+    return sum(a == b for a, b in zip(heard, true, strict=True))
+
+
 def chance_of(right: int, total: int, classes: int) -> float:
     """The probability that guessing among `classes` is right at least `right` times of `total`."""
     p = 1 / classes

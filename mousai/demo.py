@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mousai import page, stage_one
 from mousai.batches import AudioBatch, LatentBatch
-from mousai.centroids import chance_of, confusion, latent_features, make_centroids, mel_features
+from mousai.centroids import chance_of, confusion, count_right, latent_features, make_centroids, mel_features
 from mousai.generate import Cascade, Piece, Settings
 from mousai.pictures import draw_confusion, draw_curves, draw_mels
 from mousai.progress import progress
@@ -94,7 +94,7 @@ def _features(batch: LatentBatch) -> Tensor:
 
 
 def _score(heard: Sequence[str], true: Sequence[str]) -> tuple[int, int]:
-    return sum(a == b for a, b in zip(heard, true, strict=True)), len(true)
+    return count_right(heard, true), len(true)
 
 
 @dataclass(frozen=True, kw_only=True)

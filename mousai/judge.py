@@ -7,13 +7,12 @@ Shapes: N examples, T samples, M mel bands, L latent frames.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mousai.batches import AudioBatch, others
-from mousai.centroids import make_centroids, mel_features
+from mousai.centroids import count_right, make_centroids, mel_features
 from mousai.dmae import DMAE
 from mousai.mel import NUM_BANDS, log_mel, log_mel_distance
 from mousai.seeds import seed_of
@@ -66,7 +65,7 @@ def judgement(examples: AudioBatch, latents: Tensor, decoded: Tensor, steps: int
         distance=log_mel_distance(real, decoded).mean().item(),
         wrong_crop=log_mel_distance(real, real[swap]).mean().item(),
         wrong_latent=log_mel_distance(real, decoded[swap]).mean().item(),
-        identified=sum(a == b for a, b in zip(heard, examples.track_ids, strict=True)),
+        identified=count_right(heard, examples.track_ids),
         floor=_floor(real, decoded),
         latent_rank=effective_rank(latents),
         latent_saturated=(latents.abs() > 0.98).float().mean().item(),
@@ -88,5 +87,4 @@ def effective_rank(latents: Tensor) -> float:
     vectors = latents.float().transpose(0, 1).flatten(1)
     values = torch.linalg.eigvalsh(torch.cov(vectors)).clamp(min=0)
     shares = values / values.sum()
-    entropy: Any = -torch.special.xlogy(shares, shares).sum()
-    return float(entropy.exp())
+    return float(torch.special.entr(shares).sum().exp())

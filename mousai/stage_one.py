@@ -1,13 +1,12 @@
 """Can stage 1 be heard? Held-out crops through the DMAE and back: figures, bars, and a section of the demo's page."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mousai import page
 from mousai.batches import AudioBatch
-from mousai.centroids import make_centroids, mel_features
+from mousai.centroids import count_right, make_centroids, mel_features
 from mousai.dmae import DMAE
 from mousai.judge import Judgement, judge
 from mousai.pictures import draw_curves
@@ -62,14 +61,10 @@ def examine(dmae: DMAE, watch: DMAEWatch, train: Labelled, held_out: Labelled, f
         name=name,
         validation=watch.validate(dmae),
         curve=curve,
-        genres=_right(classifier.classify(mel_features(decoded)), held_out.genres),
-        genres_true=_right(classifier.classify(mel_features(held_out.examples.audio)), held_out.genres),
+        genres=count_right(classifier.classify(mel_features(decoded)), held_out.genres),
+        genres_true=count_right(classifier.classify(mel_features(held_out.examples.audio)), held_out.genres),
         previews=folder,
     )
-
-
-def _right(heard: Sequence[str], true: Sequence[str]) -> int:
-    return sum(a == b for a, b in zip(heard, true, strict=True))
 
 
 def bars(found: StageOne) -> list[tuple[bool, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import ROOT, mousai
+from cli_runs import mousai
 from safetensors import safe_open
 
 from mousai.checkpoint import latest_checkpoint, load_checkpoint, read_about
@@ -118,5 +118,6 @@ def test_training_fine_tunes_them_unless_told_otherwise(workspace: Path, tmp_pat
     assert latest is not None and read_about(latest, "dmae")["provenance"]["pretrained"] is None
 
 
-def test_the_weights_are_in_the_package():
-    assert WEIGHTS.is_relative_to(ROOT / "mousai")
+def test_the_generator_has_no_weights_to_go_without(workspace: Path):
+    refused = mousai("train", "generator", "-w", workspace, "--from-scratch")
+    assert refused.code == 1 and "for the DMAE" in refused.err
