@@ -231,6 +231,12 @@ def test_examples_are_the_same_every_time_and_lie_in_the_middle(folder: Path):
                for (chunk, position), track in zip(chunks, examples.track_ids, strict=True))  # fmt: skip
 
 
+def test_more_examples_than_chunks_are_other_crops_of_the_same_chunks(folder: Path):
+    examples = audio_examples(folder / "audio", "train", length=200, count=60)
+    places = {origin(crop) for crop in examples.audio}
+    assert len(examples.track_ids) == 60 and len(places) > len({chunk for chunk, _ in places}) > 3
+
+
 def test_latent_examples_have_their_whole_prompts(folder: Path):
     examples = latent_examples(folder / "latents", "train", TRACKS, frames=FRAMES)
     whole = [plain_prompt(TRACKS[track], index, len(lengths)) for track, lengths in VALID.items()
