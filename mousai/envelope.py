@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mousai.audio import SAMPLE_RATE
 from mousai.config import EnvelopeConfig
 from mousai.diffusion import alpha_beta
 
 MEDIAN_BIAS = 0.237  # of a mean of three squared normal variables: log of 1 over its median
 POWER_FLOOR = 1e-8  # of a coefficient of the diffused signal: 80 dB below unit variance
+REGIONS = 80  # of the mel scale, over which powers are compared as sums
+SPANS = (1, 5, 17)  # MDCT frames over which as well: at 512 bands 11, 53 and 181 ms
 
 
 class MDCT(nn.Module):
@@ -79,6 +82,7 @@ class Envelope(nn.Module):
     """Latent [B, 32, L] -> variance [B, 2, F, K] of the diffused signal's MDCT coefficients, mid and side."""
 
     level: Tensor
+    regions: Tensor  # see `mel_regions`
 
     def __init__(self, config: EnvelopeConfig, latent_channels: int, hop: int, momentum: float = 0.01) -> None:
         super().__init__()
@@ -92,6 +96,7 @@ class Envelope(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(cast(Tensor, self.last.bias))
         self.register_buffer("level", torch.zeros(2, 1, config.bands))  # log of the mean power, a running statistic
+        self.register_buffer("regions", mel_regions(config.bands), persistent=False)
 
     def observe(self, coefficients: Tensor) -> None:
         """Move the bands' mean levels towards those of [B, 2, F, K]."""
@@ -103,6 +108,26 @@ class Envelope(nn.Module):
         log_power = h.transpose(1, 2).unflatten(2, self.shape).permute(0, 2, 1, 3, 4).flatten(2, 3)
         log_power = torch.cat([log_power, log_power[:, :, -1:]], dim=2) + self.level  # T / K + 1 frames
         return log_power.clamp(max=20).exp() + POWER_FLOOR
+
+    def weigh(self, error: Tensor) -> Tensor:
+        """The mean of errors [B, 2, F, K] by frame [B, F], each band as wide as on the mel scale."""
+        width = self.regions.sum(dim=1)
+        return (error * (width / width.mean())).mean(dim=(1, 3))
+
+    def loss(self, power: Tensor, coefficients: Tensor) -> Tensor:
+        """Distance of predicted powers to coefficients, both [B, 2, F, K]; [B, F].
+
+        In the logarithm, since a likelihood is ruled by the rare loud moment and leaves quiet ones far too loud. First
+        coefficient by coefficient, then summed over regions of the mel scale and spans of time: what is uncertain in
+        detail is certain in the sum, and medians of single coefficients alone leave a band with few loud tones too
+        quiet.
+        """
+        target = local_power(coefficients)
+        total = self.weigh((power.log() - target.log() - MEDIAN_BIAS).abs())
+        for span in SPANS:
+            sums = (_over_frames(each @ self.regions, span).log() for each in (power, coefficients.square()))
+            total = total + (next(sums) - next(sums)).abs().mean(dim=(1, 3))
+        return total
 
 
 class _Residual(nn.Module):
@@ -120,13 +145,22 @@ class _Residual(nn.Module):
 
 def local_power(coefficients: Tensor) -> Tensor:
     """Power of coefficients [B, 2, F, K], each the mean of three frames: one alone says little, phase decides."""
-    padded = functional.pad(coefficients.square(), (0, 0, 1, 1), mode="replicate")
-    return functional.avg_pool2d(padded, (3, 1), stride=1) + POWER_FLOOR
+    return _over_frames(coefficients.square(), 3)
 
 
-def envelope_loss(power: Tensor, target: Tensor) -> Tensor:
-    """Mean distance of log powers, both [B, 2, F, K]; [B, F].
+def _over_frames(power: Tensor, span: int) -> Tensor:
+    """The mean of [B, 2, F, K] over `span` frames around each, an odd number; at the ends over those that are there."""
+    pooled = functional.avg_pool2d(power, (span, 1), stride=1, padding=(span // 2, 0), count_include_pad=False)
+    return pooled + POWER_FLOOR
 
-    In the logarithm, since a likelihood is ruled by the rare loud moment and leaves quiet ones far too loud.
+
+def mel_regions(bands: int, sample_rate: int = SAMPLE_RATE) -> Tensor:
+    """[bands, R]: what share of its region, one of the mel scale's, each MDCT band stands for; columns sum to one.
+
+    R is REGIONS, less where bands are too wide to fall into each. Row sums fall like the derivative of the mel scale.
     """
-    return (power.log() - target.log() - MEDIAN_BIAS).abs().mean(dim=(1, 3))
+    centres = (torch.arange(bands) + 0.5) / bands
+    mel = torch.log10(1 + centres * sample_rate / 1400) / math.log10(1 + sample_rate / 1400)  # in [0, 1]
+    shares = functional.one_hot((mel * REGIONS).long(), REGIONS).float()
+    shares = shares[:, shares.any(dim=0)]
+    return shares / shares.sum(dim=0)

@@ -16,7 +16,7 @@ from mousai.batches import AudioBatch, others
 from mousai.config import DMAEConfig
 from mousai.diffusion import LEVELS, alpha_beta, noise_level, v_loss, valid_mask, wiener_loss
 from mousai.dmae import DMAE
-from mousai.envelope import envelope_loss, local_power, scales
+from mousai.envelope import local_power, scales
 from mousai.mel import log_mel_distance
 from mousai.pictures import draw_mels
 from mousai.seeds import seed_of
@@ -43,7 +43,7 @@ def _preconditioned_loss(
 ) -> Tensor:
     """Error of the velocity in units of what no linear guess can know, plus that of the predicted powers; [B].
 
-    Beyond the paper. Every MDCT coefficient counts alike however quiet it is, where the v-loss hears the loudest band.
+    Beyond the paper. A band counts by its width on the mel scale, however quiet; the v-loss hears the loudest.
     """
     assert dmae.mdct is not None and dmae.envelope is not None
     clean, noise = dmae.mdct(signal), dmae.mdct(eps)
@@ -53,10 +53,10 @@ def _preconditioned_loss(
     alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
     velocity = dmae.coefficients(alpha * clean + beta * noise, sigma, latent, power.detach())
     spread = scales(torch.maximum(power.detach(), target), sigma).out
-    error = ((velocity - (alpha * noise - beta * clean)) / spread).square().mean(dim=(1, 3))
+    error = dmae.envelope.weigh(((velocity - (alpha * noise - beta * clean)) / spread).square())
     frames = torch.arange(clean.shape[2], device=clean.device) * dmae.mdct.bands
     valid = (frames <= valid_length.to(frames.device)[:, None]).float()
-    return cast(Tensor, ((error + envelope_loss(power, target)) * valid).sum(dim=1) / valid.sum(dim=1))
+    return ((error + dmae.envelope.loss(power, clean)) * valid).sum(dim=1) / valid.sum(dim=1)
 
 
 def power_spectrum(dmae: DMAE, audio: Tensor, size: int = 1024) -> Tensor:

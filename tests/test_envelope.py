@@ -12,7 +12,7 @@ from mousai.config import EnvelopeConfig
 from mousai.diffusion import LOG_SNR, alpha_beta, noise_level, noise_levels, noise_place, noised, wiener_loss
 from mousai.dmae import DMAE
 from mousai.ema import averaged_copy, update_ema
-from mousai.envelope import MDCT, POWER_FLOOR, Envelope, envelope_loss, local_power, mid_side, scales
+from mousai.envelope import MDCT, POWER_FLOOR, REGIONS, SPANS, Envelope, local_power, mel_regions, mid_side, scales
 from mousai.mel import log_mel_distance
 from mousai.presets import PAPER, TINY
 from mousai.train_dmae import dmae_loss
@@ -90,11 +90,33 @@ def test_where_a_band_is_silent_the_noise_is_all_removed():
 
 
 def test_the_loss_of_powers_is_least_at_the_power_of_gaussian_coefficients():
-    coefficients = 0.1 * draw(4, 2, 300, 32)
-    target = local_power(coefficients)
-    losses = [envelope_loss(torch.full_like(target, power), target).mean().item() for power in (0.005, 0.01, 0.02)]
-    assert losses[1] == min(losses)
-    assert envelope_loss(target * math.exp(0.237), target).abs().max() < 1e-5
+    envelope = Envelope(EnvelopeConfig(bands=64, channels=16), 32, 1024)
+    coefficients = 0.1 * draw(4, 2, 300, 64)
+    losses = [envelope.loss(torch.full_like(coefficients, 10 ** (db / 10)), coefficients) for db in (-23, -20, -17)]
+    assert losses[1].shape == (4, 300)
+    assert losses[1].mean() < min(losses[0].mean(), losses[2].mean())
+
+
+def test_a_band_of_few_loud_tones_gets_its_mean_power_and_not_its_median():
+    envelope = Envelope(EnvelopeConfig(bands=512, channels=16), 32, 1024)
+    tones = 0.01 * draw(1, 2, 40, 512)
+    tones[..., 400::16] = 1.0  # a sixteenth of the coefficients, far above the rest
+    median, mean = torch.full_like(tones, 1e-4), torch.full_like(tones, 1e-4)
+    mean[..., 400:] = 1 / 16
+    assert envelope.loss(mean, tones).mean() < envelope.loss(median, tones).mean()
+
+
+def test_regions_of_the_mel_scale_share_out_the_bands():
+    shares = mel_regions(512)
+    assert shares.shape[0] == 512 and 70 < shares.shape[1] <= REGIONS
+    assert torch.allclose(shares.sum(dim=0), torch.ones(shares.shape[1]))
+    widths = shares.sum(dim=1)
+    assert widths[21] / widths[300] == pytest.approx((700 + 300.5 * 46.875) / (700 + 21.5 * 46.875), rel=0.35)
+
+
+def test_local_power_at_the_ends_knows_only_the_frames_that_are_there():
+    coefficients = torch.tensor([1.0, 2.0, 3.0, 4.0])[None, None, :, None].expand(1, 2, 4, 8)
+    assert local_power(coefficients)[0, 0, :, 0].tolist() == pytest.approx([2.5, 14 / 3, 29 / 3, 12.5])
 
 
 def test_an_envelope_starts_from_the_mean_level_of_every_band():
@@ -172,10 +194,11 @@ def test_an_untrained_decoder_still_draws_noise_of_the_right_colour():
 def test_the_loss_does_not_count_what_is_invalid():
     """An untrained decoder does not look at its latent, so that only the loss itself could see the rest."""
     dmae, valid, losses = tiny(), LENGTH // 2, []
+    reach = max(SPANS) // 2 * TINY.dmae.envelope.bands + 2048  # powers are compared over spans around a frame
     for rest in (0.0, 0.5):
-        audio = 0.1 * draw(2, 2, LENGTH)
-        audio[:, :, valid + 2048 :] *= rest
-        batch = AudioBatch(audio=audio, valid_length=torch.tensor([valid, LENGTH]), track_ids=["a", "b"])
+        audio = 0.1 * draw(2, 2, 2 * LENGTH)
+        audio[:, :, valid + reach :] *= rest
+        batch = AudioBatch(audio=audio, valid_length=torch.tensor([valid, 2 * LENGTH]), track_ids=["a", "b"])
         losses.append(dmae_loss(dmae, batch, torch.Generator().manual_seed(0)).detach())
     assert losses[0][0] == pytest.approx(losses[1][0].item(), rel=1e-5)
     assert losses[0][1] != pytest.approx(losses[1][1].item(), rel=1e-2)
