@@ -41,9 +41,11 @@ def dmae_loss(model: nn.Module, batch: AudioBatch, generator: torch.Generator) -
 def _preconditioned_loss(
     dmae: DMAE, latent: Tensor, signal: Tensor, eps: Tensor, sigma: Tensor, valid_length: Tensor
 ) -> Tensor:
-    """Error of the velocity in units of what no linear guess can know, plus that of the predicted powers; [B].
+    """Error of the network's own output, plus that of the predicted powers; [B].
 
-    Beyond the paper. A band counts by its width on the mel scale, however quiet; the v-loss hears the loudest.
+    Beyond the paper. A band counts by its width on the mel scale, however quiet; the v-loss hears the loudest. Where a
+    power is predicted far too low the network cannot know better, and counts for less: else such moments, a beat that
+    the latent missed, make losses a hundred times as large as others.
     """
     assert dmae.mdct is not None and dmae.envelope is not None
     clean, noise = dmae.mdct(signal), dmae.mdct(eps)
@@ -52,8 +54,8 @@ def _preconditioned_loss(
     power, target = dmae.envelope(latent), local_power(clean)
     alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
     velocity = dmae.coefficients(alpha * clean + beta * noise, sigma, latent, power.detach())
-    spread = scales(torch.maximum(power.detach(), target), sigma).out
-    error = dmae.envelope.weigh(((velocity - (alpha * noise - beta * clean)) / spread).square())
+    of_network = (velocity - (alpha * noise - beta * clean)) / scales(power.detach(), sigma).out
+    error = dmae.envelope.weigh(of_network.square() * (power.detach() / target).clamp(max=1))
     frames = torch.arange(clean.shape[2], device=clean.device) * dmae.mdct.bands
     valid = (frames <= valid_length.to(frames.device)[:, None]).float()
     return ((error + dmae.envelope.loss(power, clean)) * valid).sum(dim=1) / valid.sum(dim=1)
