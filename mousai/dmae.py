@@ -3,9 +3,9 @@
 Shapes in this file: B batch, T audio samples a channel, F STFT frames, L latent frames of `config.hop` samples.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import cast
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mousai.config import DMAEConfig, EncoderConfig
-from mousai.diffusion import noise_place
-from mousai.envelope import MDCT, Envelope, scales
+from mousai.diffusion import noise_levels, noise_place
+from mousai.envelope import MDCT, Envelope, angles, scales
 from mousai.samplers import ddim, starting_noise
 from mousai.unet import ResidualBlock, UNet
 
@@ -155,15 +155,14 @@ class DMAE(nn.Module):
         """Velocity [B, 2, T] of a noised signal [B, 2, T] at noise levels [B], given the latent [B, 32, L]."""
         if self.mdct is None or self.envelope is None:
             return self._network(x, sigma, latent)
-        coefficients = self.coefficients(self.mdct(x), sigma, latent, self.envelope(latent))
-        return self.mdct.inverse(coefficients)
+        into, skip, out = scales(self.envelope(latent), sigma)
+        coefficients = self.mdct(x)
+        return self.mdct.inverse(skip * coefficients + out * self.turn(into * coefficients, sigma, latent))
 
-    def coefficients(self, x: Tensor, sigma: Tensor, latent: Tensor, power: Tensor) -> Tensor:
-        """Velocity as MDCT coefficients, like `x` and `power` [B, 2, F, K]: see `envelope.scales`."""
+    def turn(self, x: Tensor, sigma: Tensor, latent: Tensor) -> Tensor:
+        """The derivative of MDCT coefficients of unit variance [B, 2, F, K] by their angle, see `envelope.angles`."""
         assert self.mdct is not None
-        into, skip, out = scales(power, sigma)
-        rest = self._network(self.mdct.inverse(into * x), sigma, latent)
-        return skip * x + out * cast(Tensor, self.mdct(rest))
+        return -cast(Tensor, self.mdct(self._network(self.mdct.inverse(x), sigma, latent)))
 
     def _network(self, x: Tensor, sigma: Tensor, latent: Tensor) -> Tensor:
         place = noise_place(sigma, self.config.noise_levels)
@@ -181,13 +180,20 @@ class DMAE(nn.Module):
         return self.to_audio(self._sample(noise, padded, steps))[..., :length]
 
     def _sample(self, noise: Tensor, latent: Tensor, steps: int) -> Tensor:
-        """The signal [B, 2, T] that `noise` leads to; with preconditioning, all steps are taken on coefficients."""
+        """The signal [B, 2, T] that `noise` leads to.
+
+        With preconditioning a step is taken in each coefficient's own angle: what the powers know is then exact at any
+        number of steps, where DDIM loses 8 dB of it at 5 steps and 2 dB at 50.
+        """
         levels = self.config.noise_levels
         if self.mdct is None or self.envelope is None:
             return ddim(lambda x, sigma: self.velocity(x, sigma, latent), noise, steps, levels)
         power = self.envelope(latent)
-        network = partial(self.coefficients, latent=latent, power=power)
-        return self.mdct.inverse(ddim(network, self.mdct(noise), steps, levels))
+        sigmas = noise_levels(steps, levels, noise.device)[:, None].expand(-1, len(noise))
+        x = self.mdct(noise)
+        for sigma, following in itertools.pairwise(sigmas):
+            x = x + (angles(power, following) - angles(power, sigma)) * self.turn(x, sigma, latent)
+        return self.mdct.inverse(power.sqrt() * x)
 
     def to_signal(self, audio: Tensor) -> Tensor:
         """Audio -> the signal that is diffused, both [B, 2, T]: gain and pre-emphasis; the paper has neither."""

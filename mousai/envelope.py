@@ -61,7 +61,7 @@ def mid_side(audio: Tensor) -> Tensor:
 
 
 class Scales(NamedTuple):
-    """What coefficients are multiplied by: v = skip·x + out·network(into·x); each [B, 2, F, K]."""
+    """What coefficients are multiplied by: v = skip·x + out·turn(into·x); each [B, 2, F, K]."""
 
     into: Tensor
     skip: Tensor
@@ -71,11 +71,21 @@ class Scales(NamedTuple):
 def scales(power: Tensor, sigma: Tensor) -> Scales:
     """Scales for data of variance `power` [B, 2, F, K] at noise levels `sigma` [B].
 
-    skip·x is the best linear guess of the velocity and |out| the std of what is left; both stay finite at any level.
+    skip·x is the best linear guess of the velocity and out the std of what is left; both stay finite at any level.
     """
     alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
     variance = alpha.square() * power + beta.square()
-    return Scales(variance.rsqrt(), alpha * beta * (1 - power) / variance, -(power / variance).sqrt())
+    return Scales(variance.rsqrt(), alpha * beta * (1 - power) / variance, (power / variance).sqrt())
+
+
+def angles(power: Tensor, sigma: Tensor) -> Tensor:
+    """Where coefficients of variance `power` [B, 2, F, K] stand at noise levels [B]: 0 is data, pi/2 is noise.
+
+    Divided by its std at that level, a coefficient is cos(angle)·clean/√power + sin(angle)·noise: the quarter circle of
+    section 3.2, walked by every coefficient at its own time.
+    """
+    alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
+    return torch.atan2(beta, alpha * power.sqrt())
 
 
 class Envelope(nn.Module):

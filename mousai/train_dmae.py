@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from mousai.audio import write_audio
 from mousai.batches import AudioBatch, others
 from mousai.config import DMAEConfig
-from mousai.diffusion import LEVELS, alpha_beta, noise_level, v_loss, valid_mask, wiener_loss
+from mousai.diffusion import LEVELS, noise_level, v_loss, valid_mask, wiener_loss
 from mousai.dmae import DMAE
-from mousai.envelope import local_power, scales
+from mousai.envelope import angles, local_power
 from mousai.mel import log_mel_distance
 from mousai.pictures import draw_mels
 from mousai.seeds import seed_of
@@ -52,13 +52,13 @@ def _preconditioned_loss(
     if dmae.training:
         dmae.envelope.observe(clean)
     power, target = dmae.envelope(latent), local_power(clean)
-    alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
-    velocity = dmae.coefficients(alpha * clean + beta * noise, sigma, latent, power.detach())
-    of_network = (velocity - (alpha * noise - beta * clean)) / scales(power.detach(), sigma).out
-    error = dmae.envelope.weigh(of_network.square() * (power.detach() / target).clamp(max=1))
+    known = power.detach()
+    angle, unit = angles(known, sigma), clean / known.sqrt()
+    turn = dmae.turn(angle.cos() * unit + angle.sin() * noise, sigma, latent)
+    error = (turn - (angle.cos() * noise - angle.sin() * unit)).square() * (known / target).clamp(max=1)
     frames = torch.arange(clean.shape[2], device=clean.device) * dmae.mdct.bands
     valid = (frames <= valid_length.to(frames.device)[:, None]).float()
-    return ((error + dmae.envelope.loss(power, clean)) * valid).sum(dim=1) / valid.sum(dim=1)
+    return ((dmae.envelope.weigh(error) + dmae.envelope.loss(power, clean)) * valid).sum(dim=1) / valid.sum(dim=1)
 
 
 def power_spectrum(dmae: DMAE, audio: Tensor, size: int = 1024) -> Tensor:
