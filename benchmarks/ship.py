@@ -9,6 +9,7 @@ come `figures.json` and a picture of crops; the model card is written by hand.
 
 import argparse
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def export(checkpoint: Path, folder: Path, calibration: Tensor) -> None:
     parameters = dict(dmae.named_parameters())
     halved = {name: value.half() if name in parameters else value for name, value in dmae.state_dict().items()}
     with publish_folder(folder) as temporary:
+        if (card := folder / "README.md").exists():
+            shutil.copy(card, temporary)
         save_file(halved, temporary / "ema.safetensors")
         (temporary / "ema.safetensors").chmod(0o644)
         provenance = {key: value for key, value in loaded.provenance.items() if key != "command"}

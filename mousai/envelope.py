@@ -169,7 +169,7 @@ def mel_regions(bands: int, sample_rate: int = SAMPLE_RATE) -> Tensor:
 
     R is REGIONS, less where bands are too wide to fall into each. Row sums fall like the derivative of the mel scale.
     """
-    centres = (torch.arange(bands) + 0.5) / bands
+    centres = (torch.arange(bands, device="cpu") + 0.5) / bands  # values are needed, of a model on "meta" as well
     mel = torch.log10(1 + centres * sample_rate / 1400) / math.log10(1 + sample_rate / 1400)  # in [0, 1]
     shares = functional.one_hot((mel * REGIONS).long(), REGIONS).float()
     shares = shares[:, shares.any(dim=0)]
