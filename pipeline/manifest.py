@@ -1,8 +1,11 @@
-"""Parquet tables of records: read, write, and the facts about a table that ride in its metadata."""
+"""Tables: a record type is the schema, a Parquet file the rows, and a few facts travel in its metadata.
 
-import dataclasses
+Rows pass in batches, so that a table of millions costs the memory of its records and no more.
+"""
+
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +18,7 @@ from pipeline.records import schema
 
 R = TypeVar("R")
 _FACTS = b"mousai"
+_BATCH = 1 << 16  # rows of a row group
 
 
 def write_table(path: Path, record: type[R], rows: Iterable[R], **facts: Any) -> None:
@@ -22,29 +26,50 @@ def write_table(path: Path, record: type[R], rows: Iterable[R], **facts: Any) ->
 
     Rows are kept in the order given; the same rows and facts give the same bytes.
     """
-    names = [field.name for field in dataclasses.fields(record)]  # type: ignore[arg-type]
-    rows = list(rows)
-    columns = [[getattr(row, name) for row in rows] for name in names]
     table_schema = schema(record).with_metadata({_FACTS: json.dumps(facts, sort_keys=True).encode()})
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, table_schema, strict=True)]
-    with publish(path) as temporary:
-        pq.write_table(pa.Table.from_arrays(arrays, schema=table_schema), temporary, compression="zstd")
+    remaining = iter(rows)
+    with (
+        publish(path) as temporary,
+        pq.ParquetWriter(temporary, table_schema, compression="zstd") as writer,
+    ):
+        while batch := list(islice(remaining, _BATCH)):
+            arrays = [pa.array([getattr(row, field.name) for row in batch], field.type) for field in table_schema]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=table_schema))
 
 
 def read_table(path: Path, record: type[R], made_by: str = "") -> list[R]:
     """All rows of the table at `path`; UserError (naming the command `made_by`) when it is missing or another kind."""
+    return list(iter_table(path, record, made_by))
+
+
+def iter_table(path: Path, record: type[R], made_by: str = "") -> Iterator[R]:
+    """The rows of `read_table`, one after the other; those of a batch share the strings and numbers they repeat."""
     if not path.exists():
         raise UserError(f"{path} does not exist." + (f" Make it with: {made_by}" if made_by else ""))
+    names = schema(record).names
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as table:
+            if table.schema_arrow.names != names:
+                raise UserError(
+                    f"{path} has the columns of another version ({', '.join(table.schema_arrow.names)}). "
+                    f"Delete it and run: {made_by}"
+                )
+            for batch in table.iter_batches(_BATCH):
+                for values in zip(*map(_values, batch.columns), strict=True):
+                    yield record(**dict(zip(names, values, strict=True)))
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a readable Parquet table ({error}). Delete it and run: {made_by}") from error
-    wanted = schema(record).names
-    if table.column_names != wanted:
-        raise UserError(
-            f"{path} has the columns of another version ({', '.join(table.column_names)}). Delete it and run: {made_by}"
-        )
-    return [record(**row) for row in table.to_pylist()]
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The column as Python values, equal strings and whole numbers being one object: most columns repeat a few."""
+    values: list[Any] = column.to_pylist()
+    seen: dict[Any, Any] = {}
+    if pa.types.is_string(column.type) or pa.types.is_integer(column.type):
+        return [seen.setdefault(value, value) for value in values]
+    if pa.types.is_list(column.type) and pa.types.is_string(column.type.value_type):
+        return [[seen.setdefault(value, value) for value in row] for row in values]
+    return values
 
 
 def read_facts(path: Path) -> dict[str, Any]:

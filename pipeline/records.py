@@ -45,7 +45,7 @@ def column(doc: str, unit: str = "") -> Any:
     return dataclasses.field(metadata={"doc": doc, "unit": unit})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Track:
     """One audio file that can be used. `tracks.parquet`, sorted by path; fields that were not measured are null."""
 
@@ -74,7 +74,7 @@ class Track:
     raw_tags: str = column("all text tags as they were read, JSON")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rejected:
     """One file that cannot be used, and why. `rejected.parquet`, sorted by path."""
 
@@ -87,7 +87,7 @@ class Rejected:
     detail: str = column("what exactly was found")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
     """One fixed stretch of one track. `chunks.parquet`, sorted by split, shard and key."""
 
@@ -103,7 +103,7 @@ class Chunk:
     shard: int = column("number of its shard within the split")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShardMember:
     """One chunk of one audio shard, failed ones too. The `.parquet` beside each tar."""
 
@@ -118,7 +118,7 @@ class ShardMember:
     error: str | None = column("why it is missing; null if it is there")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LatentMember:
     """One chunk of one latent shard. The `.parquet` beside each tar."""
 
@@ -134,7 +134,7 @@ class LatentMember:
     size: int = column("size of the .npy member's content", "bytes")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
     """What a finished tar holds; the `_stats.json` beside it, written last, is its done marker."""
 
