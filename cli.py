@@ -274,6 +274,8 @@ def _train_dmae(
     space: Workspace, config: "FitConfig", device: "torch.device", workers: int, budget: float | None,
     start: Path | None,
 ) -> "FitResult":  # fmt: skip
+    import functools
+
     from mousai.fit import Run, fit
     from mousai.train_dmae import build_dmae, dmae_loss
     from pipeline.load import audio_batches
@@ -287,8 +289,8 @@ def _train_dmae(
     run = Run(
         folder=space.runs / "dmae", kind="dmae", model_config=space.preset.dmae,
         provenance={**_provenance(), "shards": _shards_hash(space.shards), "pretrained": start and start.name},
-        batches=batches, loss=dmae_loss, settle=watch.settle, validate=watch.validate, preview=watch.preview,
-        budget=budget, start=start,
+        batches=batches, loss=functools.partial(dmae_loss, texture=config.texture), settle=watch.settle,
+        validate=watch.validate, preview=watch.preview, budget=budget, start=start,
     )  # fmt: skip
     return fit(dmae, config, run)
 
@@ -553,6 +555,7 @@ def _gather_demo(space: Workspace, started: float, settings: "Settings") -> "Dem
             space.folder / "stage-1",
             _latest(space, "dmae").name,
         ),
+        weights=pretrained_dmae(space.preset.dmae),
         minutes=(time.monotonic() - started) / 60,
     )
 

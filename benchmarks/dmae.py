@@ -9,6 +9,7 @@ import argparse
 import json
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,7 +61,8 @@ def experiment(space: Workspace, preset: Preset, minutes: float, seed: int, fold
 
     batches = audio_batches(space.shards, length=config.length, batch_size=config.batch_size, seed=seed, workers=0)
     run = Run(
-        folder=folder, kind="dmae", model_config=preset.dmae, provenance={}, batches=batches, loss=dmae_loss,
+        folder=folder, kind="dmae", model_config=preset.dmae, provenance={}, batches=batches,
+        loss=partial(dmae_loss, texture=config.texture),
         settle=watch.settle, validate=validate, preview=lambda model, path: None, budget=60 * minutes,
     )  # fmt: skip
     result = fit(dmae, config, run)

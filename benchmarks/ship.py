@@ -4,7 +4,7 @@
 
 --judge names the workspace that the DMAE was trained in: its training shards give the latents' statistics, its held-out
 tracks are judged. Of an --unheard one, whose tracks it has never seen, the larger split is judged. Beside the weights
-come `figures.json` and a picture of crops; the model card is written by hand.
+come `figures.json`, a picture of crops and some to listen to; the model card is written by hand.
 """
 
 import argparse
@@ -14,22 +14,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import soundfile
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mousai.audio import SAMPLE_RATE, peak_gain
 from mousai.checkpoint import load_checkpoint
 from mousai.config import DMAEConfig, from_dict
 from mousai.dmae import DMAE
 from mousai.generate import load_dmae
-from mousai.judge import judge
+from mousai.judge import decode_all, judge
 from mousai.pictures import draw_mels
 from mousai.stage_one import CROP_LENGTH, CROPS, STEPS
 from mousai.storage import publish_folder, write_json
 from mousai.train_dmae import DMAEWatch, power_spectrum
 from mousai.workspace import open_workspace
 from pipeline.load import audio_examples
+from pipeline.manifest import read_table
+from pipeline.prompts import tracks_by_id
+from pipeline.records import Track
+from pipeline.songs import songs
 
 
 def export(checkpoint: Path, folder: Path, calibration: Tensor) -> None:
@@ -84,6 +90,27 @@ def draw(dmae: DMAE, workspace: Path, path: Path, count: int = 3) -> None:
     print(f"{path}: {judged.distance:.2f} dB")
 
 
+def hear(dmae: DMAE, workspace: Path, folder: Path, count: int = 3) -> None:
+    """Real held-out crops of 5.5 s and what becomes of them, as Ogg Vorbis for the demo's page, with their titles."""
+    space = open_workspace(workspace)
+    tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track))
+    invented = {song.artists[0] for song in songs(0)}  # the same for any seed
+    examples = audio_examples(space.shards, "val", length=2**18, count=CROPS)
+    first = {tracks[each].path: i for i, each in reversed(list(enumerate(examples.track_ids)))}  # a crop a track
+    real = sorted(i for i in first.values() if not invented & set(tracks[examples.track_ids[i]].artists))
+    titles = {}
+    with publish_folder(folder) as temporary:
+        for number, i in enumerate(real[:: max(1, len(real) // count)][:count]):
+            _, decoded = decode_all(dmae, examples.audio[i : i + 1], STEPS[-1], seed=0)
+            for name, audio in (("true", examples.audio[i]), ("decoded", decoded[0])):
+                quiet = audio * peak_gain(audio.abs().max().item())
+                soundfile.write(temporary / f"{number}-{name}.ogg", quiet.T.numpy(), SAMPLE_RATE, format="OGG")
+            track = tracks[examples.track_ids[i]]
+            named = (track.title or Path(track.path).stem, ", ".join(track.artists) or "?", Path(track.library).name)
+            titles[str(number)] = "{} by {} ({})".format(*named)
+        write_json(temporary / "titles.json", titles)
+
+
 def main() -> None:
     """Export, judge, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -102,6 +129,7 @@ def main() -> None:
         found[workspace.name] = figures(dmae, workspace, split)
     write_json(given.folder / "figures.json", found)
     draw(dmae, given.judge, given.folder / "corpus.png")
+    hear(dmae, given.judge, given.folder / "heard")
 
 
 if __name__ == "__main__":

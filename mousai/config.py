@@ -150,7 +150,9 @@ class FitConfig:
     length: int  # samples of audio per example
     learning_rate: float = 1e-4
     warmup: int = 0  # steps over which the rate rises to it; beyond the paper
+    cooldown: int = 0  # last steps over which the rate falls to 0; beyond the paper
     encoder_rate: float = 1.0  # of it for the DMAE's encoder; beyond the paper: less keeps an unused latent alive
+    texture: float = 0.0  # weight of the texture of a preconditioned DMAE's powers; beyond the paper
     betas: tuple[float, float] = (0.95, 0.999)
     eps: float = 1e-6
     weight_decay: float = 1e-3
@@ -166,7 +168,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         _require_positive(self, "steps", "batch_size", "checkpoint_every", "validate_every", "preview_every")
         _require_positive(self, "validation_examples")
-        _require(self.warmup >= 0, f"warmup is {self.warmup}, and should be 0 or more")
+        for name in ("warmup", "cooldown", "texture"):
+            _require(0 <= getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}, and should be 0 or more")
         for name in ("learning_rate", "eps", "ema_power"):
             _require(0 < getattr(self, name) < math.inf, f"{name} is {getattr(self, name)}, and should be above 0")
         for name in ("encoder_rate", "weight_decay", "text_drop"):
@@ -194,6 +197,10 @@ class Preset:
         _require_positive(self, "chunks_per_shard")
         share = self.validation_share
         _require(0 < share < 1, f"validation_share is {share}, and should be between 0 and 1")
+        _require(
+            not self.train_dmae.texture or self.dmae.envelope.bands > 0,
+            "texture of train_dmae is that of the powers that precondition a DMAE: set dmae.envelope.bands as well",
+        )
         divisors = {"train_dmae": self.dmae.divisor, "train_generator": self.dmae.hop * self.generator.unet.divisor}
         for stage, divisor in divisors.items():
             length = getattr(self, stage).length

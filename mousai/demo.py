@@ -108,6 +108,7 @@ class Demo:
     pieces: list[Piece]
     genres: GenreTest
     stage_one: StageOne
+    weights: Path | None  # of stage 1, where they came with mousai
     minutes: float
 
 
@@ -166,6 +167,7 @@ def write_demo(demo: Demo, runs: Path) -> list[tuple[bool, str]]:
             page.heading("Prompts, as training draws them"),
             page.table(["prompt"], [[prompt] for prompt in demo.prompts]),
             *stage_one.section(demo.stage_one, pictures),
+            *([] if demo.weights is None else stage_one.card_section(demo.weights)),
             *_generator_section(pictures, generator, demo.genres),
         ],
     )

@@ -170,18 +170,18 @@ def _train_step(
         loss = loss_of(model, batch, generator).mean()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    warm_up(optimizer, step, config.warmup)
+    set_rate(optimizer, config, step)
     optimizer.step()
     update_ema(ema, model, decay_at(step + 1, config.ema_beta, config.ema_power))
     return loss.detach()
 
 
-def warm_up(optimizer: torch.optim.Optimizer, step: int, warmup: int) -> None:
-    """Raise every group's rate linearly over the first `warmup` steps; after them nothing is touched."""
-    if step < warmup:
-        for group in optimizer.param_groups:
-            group.setdefault("full_lr", group["lr"])
-            group["lr"] = group["full_lr"] * (step + 1) / warmup
+def set_rate(optimizer: torch.optim.Optimizer, config: FitConfig, step: int) -> None:
+    """Every group's rate at `step`: it rises linearly over the first `warmup` steps and falls over the last ones."""
+    rise = (step + 1) / config.warmup if step < config.warmup else 1.0
+    fall = (config.steps - step) / config.cooldown if config.steps - step < config.cooldown else 1.0
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("full_lr", group["lr"]) * min(rise, fall)
 
 
 def _row(step: int, loss: Tensor, seconds: float, rate: float, data_wait: float) -> dict[str, Any]:

@@ -12,18 +12,19 @@ from torchaudio.transforms import MelSpectrogram
 from mousai.audio import SAMPLE_RATE
 
 NUM_BANDS = 80
-HOP = 512  # samples
+WINDOW = 2048  # samples
+HOP = WINDOW // 4
 FLOOR = 1e-10  # power: -100 dB
 
 
 @functools.cache
-def _transform() -> MelSpectrogram:
-    return MelSpectrogram(SAMPLE_RATE, n_fft=2048, hop_length=HOP, n_mels=NUM_BANDS, f_min=30, normalized=False)
+def _transform(window: int, bands: int) -> MelSpectrogram:
+    return MelSpectrogram(SAMPLE_RATE, n_fft=window, hop_length=window // 4, n_mels=bands, f_min=30, normalized=False)
 
 
-def log_mel(audio: Tensor) -> Tensor:
+def log_mel(audio: Tensor, window: int = WINDOW, bands: int = NUM_BANDS) -> Tensor:
     """[…, 2, T] -> […, M, F] in dB: power of mid, 0 dB for a power of one in a mel band."""
-    mel = _transform().to(audio.device)(audio.float().mean(dim=-2))
+    mel = _transform(window, bands).to(audio.device)(audio.float().mean(dim=-2))
     return 10 * torch.log10(mel.clamp(min=FLOOR))
 
 

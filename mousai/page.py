@@ -14,6 +14,7 @@ import soundfile
 from mousai.progress import clock
 from mousai.storage import publish
 
+_PLAYED = {("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")}
 _MARKS = {True: ("pass", "M3 8.6l3.4 3.4L13 4.4"), False: ("fail", "M4 4l8 8M12 4l-8 8")}
 
 # The browser enforces what this file promises: nothing is loaded, and no script runs.
@@ -117,14 +118,18 @@ def picture(path: Path, alt: str, caption: str = "") -> str:
 
 
 def player(path: Path, title: str, caption: str = "") -> str:
-    """The 16-bit WAV or FLAC at `path`, as FLAC, with the browser's own controls; ValueError for other audio."""
+    """The sound at `path` with the browser's own controls: FLAC and Ogg as they are, 16-bit WAV as FLAC.
+
+    ValueError for other audio.
+    """
     with soundfile.SoundFile(path) as sound:
-        if sound.subtype != "PCM_16" or sound.format not in ("WAV", "FLAC"):
-            raise ValueError(f"{path} is {sound.format} with {sound.subtype}, not 16-bit WAV or FLAC")
+        if (sound.format, sound.subtype) not in _PLAYED:
+            raise ValueError(f"{path} is {sound.format} with {sound.subtype}, not 16-bit WAV or FLAC, nor Ogg Vorbis")
         duration = clock(sound.frames / sound.samplerate)
-        content = path.read_bytes() if sound.format == "FLAC" else _flac(sound)
+        kind = "audio/ogg" if sound.format == "OGG" else "audio/flac"
+        content = _flac(sound) if sound.format == "WAV" else path.read_bytes()
     name = f'<div class="title"><span>{escape(title)}</span><time>{duration}</time></div>'
-    source = _data_url("audio/flac", content)
+    source = _data_url(kind, content)
     return _figure("player", f'{name}<audio controls preload="none" src="{source}"></audio>', caption)
 
 

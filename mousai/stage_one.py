@@ -11,6 +11,7 @@ from mousai.dmae import DMAE
 from mousai.judge import Judgement, judge
 from mousai.pictures import draw_curves
 from mousai.progress import progress
+from mousai.storage import read_json
 from mousai.train_dmae import DMAEWatch
 
 CROPS = 40
@@ -132,6 +133,27 @@ def section(found: StageOne, pictures: Path) -> list[str]:
         page.details("The losses", page.table(["sigma", *shown], by_level, numeric_from=0)),
         page.grid(*_pairs(found.previews)),
     ]  # fmt: skip
+
+
+def card_section(weights: Path) -> list[str]:
+    """The page's part on what the weights in this folder were measured by when they were made, with players."""
+    blocks = [page.heading("Stage 1 on real music")]
+    for name, figures in read_json(weights / "figures.json").items():
+        curve = [Judgement(**each) for each in figures["curve"]]
+        blocks += [
+            page.paragraph(
+                f"Measured when the weights {weights.name!r} were made: {curve[-1].crops} crops of "
+                f"{figures['held_out_tracks']} tracks of {name} that they were not trained on."
+            ),
+            page.table(["decoder steps", *_FIGURES], [_figures(each) for each in curve], numeric_from=0),
+        ]
+    pairs = sorted(weights.glob("heard/*-true.ogg"))
+    titles = read_json(weights / "heard" / "titles.json") if pairs else {}
+    for true in pairs:
+        number = true.name.removesuffix("-true.ogg")
+        decoded = true.with_name(f"{number}-decoded.ogg")
+        blocks.append(page.grid(page.player(true, titles[number]), page.player(decoded, "the same, auto-encoded")))
+    return blocks
 
 
 _FIGURES = ("distance, dB", "wrong crop", "wrong latent", "tracks identified", "floor low", "mid", "high", "rank")

@@ -20,12 +20,17 @@ from mousai.envelope import angles, local_power
 from mousai.mel import log_mel_distance
 from mousai.pictures import draw_mels
 from mousai.seeds import seed_of
+from mousai.texture import texture_distance
 
 PREVIEW_STEPS = 25  # of the decoder
+SURPRISE = 10.0  # stds
 
 
-def dmae_loss(model: nn.Module, batch: AudioBatch, generator: torch.Generator) -> Tensor:
-    """The v-loss of the decoder given the encoder's latent, one value per example [B] (section 4.2)."""
+def dmae_loss(model: nn.Module, batch: AudioBatch, generator: torch.Generator, texture: float = 0.0) -> Tensor:
+    """The v-loss of the decoder given the encoder's latent, one value per example [B] (section 4.2).
+
+    `texture` weighs the texture of what the predicted powers say, for a decoder that is preconditioned.
+    """
     dmae = cast(DMAE, model)
     audio = batch.audio.to(generator.device, non_blocking=True)
     signal = dmae.to_signal(audio)
@@ -33,32 +38,49 @@ def dmae_loss(model: nn.Module, batch: AudioBatch, generator: torch.Generator) -
     sigma = noise_level(place, dmae.config.noise_levels)
     eps = torch.randn(signal.shape, generator=generator, device=audio.device)
     latent = dmae.encode(audio)
-    if dmae.mdct is not None:
-        return _preconditioned_loss(dmae, latent, signal, eps, sigma, batch.valid_length)
+    if dmae.mdct is not None and dmae.envelope is not None:
+        clean = dmae.mdct(signal)
+        if dmae.training:
+            dmae.envelope.observe(clean)
+        power = dmae.envelope(latent)
+        loss = _preconditioned_loss(dmae, latent, power, clean, dmae.mdct(eps), sigma, batch.valid_length)
+        if texture:
+            loss = loss + texture * _texture_loss(dmae, power, signal, batch.valid_length, generator)
+        return loss
     return v_loss(partial(dmae.velocity, latent=latent), signal, eps, sigma, valid_mask(batch.valid_length, audio))
 
 
 def _preconditioned_loss(
-    dmae: DMAE, latent: Tensor, signal: Tensor, eps: Tensor, sigma: Tensor, valid_length: Tensor
+    dmae: DMAE, latent: Tensor, power: Tensor, clean: Tensor, noise: Tensor, sigma: Tensor, valid_length: Tensor
 ) -> Tensor:
-    """Error of the network's own output, plus that of the predicted powers; [B].
+    """Error of the network's own output, plus that of the predicted powers, for coefficients [B, 2, F, K]; [B].
 
     Beyond the paper. A band counts by its width on the mel scale, however quiet; the v-loss hears the loudest. Where a
     power is predicted far too low the network cannot know better, and counts for less: else such moments, a beat that
-    the latent missed, make losses a hundred times as large as others.
+    the latent missed, make losses a hundred times as large as others. Nor does it see coefficients of more than
+    SURPRISE times their predicted std: in decoding there are none, and one of a thousand spoils all around it.
     """
     assert dmae.mdct is not None and dmae.envelope is not None
-    clean, noise = dmae.mdct(signal), dmae.mdct(eps)
-    if dmae.training:
-        dmae.envelope.observe(clean)
-    power, target = dmae.envelope(latent), local_power(clean)
-    known = power.detach()
+    target, known = local_power(clean), torch.maximum(power.detach(), (clean / SURPRISE).square())
     angle, unit = angles(known, sigma), clean / known.sqrt()
     turn = dmae.turn(angle.cos() * unit + angle.sin() * noise, sigma, latent)
     error = (turn - (angle.cos() * noise - angle.sin() * unit)).square() * (known / target).clamp(max=1)
     frames = torch.arange(clean.shape[2], device=clean.device) * dmae.mdct.bands
     valid = (frames <= valid_length.to(frames.device)[:, None]).float()
     return ((dmae.envelope.weigh(error) + dmae.envelope.loss(power, clean)) * valid).sum(dim=1) / valid.sum(dim=1)
+
+
+def _texture_loss(
+    dmae: DMAE, power: Tensor, signal: Tensor, valid_length: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Distance of a signal's texture to that of noise of the predicted powers: what the decoder starts from; [B].
+
+    Powers that are right in the median of single moments leave the gaps between beats too loud.
+    """
+    assert dmae.mdct is not None
+    noise = torch.randn(power.shape, generator=generator, device=power.device)
+    told = dmae.mdct.inverse(power.sqrt() * noise) * valid_mask(valid_length, signal)[:, None]
+    return texture_distance(told, signal)
 
 
 def power_spectrum(dmae: DMAE, audio: Tensor, size: int = 1024) -> Tensor:

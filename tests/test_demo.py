@@ -141,7 +141,7 @@ def test_the_page_says_which_bars_hold(tmp_path, loss, holds):
     shown = demo.Demo(
         folder=tmp_path, counts=[("tracks", 3)], rejected=[("a.mp3", "not_audio: a web page")], prompts=["Pop, 1 of 4"],
         pieces=[], genres=demo.run_genre_test(FakeCascade(deaf=not holds), real_chunks()), stage_one=first,
-        minutes=1.0,
+        weights=None, minutes=1.0,
     )  # fmt: skip
     judged = demo.write_demo(shown, tmp_path / "runs")
     assert [ok for ok, _ in judged] == [holds] * 7

@@ -15,7 +15,8 @@ from mousai.ema import averaged_copy, update_ema
 from mousai.envelope import MDCT, POWER_FLOOR, REGIONS, SPANS, Envelope, local_power, mel_regions, mid_side, scales
 from mousai.mel import log_mel_distance
 from mousai.presets import PAPER, TINY
-from mousai.train_dmae import dmae_loss
+from mousai.texture import texture_distance
+from mousai.train_dmae import SURPRISE, _preconditioned_loss, dmae_loss
 from pipeline.songs import songs
 from pipeline.synth import render
 
@@ -252,3 +253,44 @@ def test_a_dmae_overfits_one_second_until_it_is_recognisable():
     ema.settle(audio)
     decoded = ema.decode(ema.encode(audio), [0], 25)
     assert log_mel_distance(audio[..., :48_000], decoded[..., :48_000]).item() < 3
+
+
+def test_texture_hears_level_and_swing_and_nothing_else():
+    noise = draw(2, 2, 2**15)
+    assert texture_distance(noise, noise).tolist() == [0, 0]
+    assert texture_distance(0.5 * noise, noise).tolist() == pytest.approx([3.01] * 2, abs=0.01)  # means only: 6.02 / 2
+    other = draw(2, 2, 2**15, seed=1)
+    assert texture_distance(other, noise).max() < 1  # white noise as well
+    beats = noise * (torch.arange(2**15) // 4096 % 2 * 0.9 + 0.1)
+    assert texture_distance(beats, noise).min() > 5
+
+
+def test_texture_teaches_the_powers_and_not_the_network():
+    dmae = tiny().train()
+    batch = AudioBatch(audio=0.1 * music(LENGTH), valid_length=torch.tensor([LENGTH]), track_ids=["a"])
+    without, with_texture = (
+        dmae_loss(dmae, batch, torch.Generator().manual_seed(0), texture=weight) for weight in (0.0, 1.0)
+    )
+    (with_texture - without).sum().backward()
+    assert dmae.envelope is not None and dmae.envelope.last.weight.grad is not None
+    assert dmae.envelope.last.weight.grad.abs().max() > 1e-4
+    assert all(each.grad is None or each.grad.abs().max() < 1e-6 for each in dmae.unet.parameters())
+
+
+def test_texture_without_preconditioning_is_an_error():
+    with pytest.raises(ValueError, match=r"set dmae\.envelope\.bands"):
+        dataclasses.replace(PAPER, train_dmae=dataclasses.replace(PAPER.train_dmae, texture=1.0))
+
+
+def test_a_moment_that_the_powers_missed_does_not_rule_the_network():
+    """At little noise a coefficient that is a million times too strong reached the network as a thousand stds."""
+    dmae, seen = tiny(), []
+    assert dmae.mdct is not None
+    audio = 1e-5 * draw(1, 2, LENGTH)
+    audio[..., LENGTH // 2] = 0.9
+    clean = dmae.mdct(dmae.to_signal(audio))
+    usual, latent = dmae.turn, dmae.encode(audio)
+    dmae.turn = lambda x, *given: seen.append(x) or usual(x, *given)  # type: ignore[assignment, func-returns-value]
+    powers, sigma = torch.full_like(clean, 1e-7), torch.tensor([1e-4])
+    _preconditioned_loss(dmae, latent, powers, clean, torch.zeros_like(clean), sigma, torch.tensor([LENGTH]))
+    assert seen[0].abs().max() < 1.01 * SURPRISE < (clean / powers.sqrt()).abs().max() / 100

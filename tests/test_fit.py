@@ -17,7 +17,7 @@ from mousai.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, l
 from mousai.config import FitConfig
 from mousai.ema import averaged_copy, decay_at, update_ema
 from mousai.errors import UserError
-from mousai.fit import FitResult, Run, fit, make_optimizer, warm_up
+from mousai.fit import FitResult, Run, fit, make_optimizer, set_rate
 from mousai.presets import TINY
 from mousai.runlog import append_row, last_value, read_rows, truncate
 from mousai.seeds import seed_of
@@ -166,13 +166,13 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, uncut: Path, numbe
     assert_same_tensors(final(tmp_path), final(uncut))
 
 
-def test_the_rate_warms_up_linearly_and_then_stays(tmp_path: Path):
-    config, seen = dataclasses.replace(CONFIG, warmup=4, steps=8), []
+def test_the_rate_rises_linearly_stays_and_falls_towards_zero():
+    config, seen = dataclasses.replace(CONFIG, warmup=4, steps=10, cooldown=2), []
     optimizer = make_optimizer(make_model(), config)
-    for step in range(8):
-        warm_up(optimizer, step, config.warmup)
+    for step in range(10):
+        set_rate(optimizer, config, step)
         seen.append(optimizer.param_groups[0]["lr"] / config.learning_rate)
-    assert seen == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
+    assert seen == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 0.5])
 
 
 def test_a_run_cut_during_warm_up_equals_a_run_in_one(tmp_path: Path):
