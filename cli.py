@@ -153,6 +153,36 @@ def prompts(
 
 
 @app.command()
+def report(
+    workspace: WorkspaceOption = HERE,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: report/ of the workspace.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Names a list.")] = 20,
+    pictures: Annotated[bool, typer.Option(help="Draw spectrograms of the loudest and quietest tracks.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a page about the dataset: hours, genres, quality, duplicates, rejects, splits, prompts.
+
+    Reads the tables, whatever stage they have reached, and changes nothing. With --json the figures are printed too.
+    """
+    from pipeline.extremes import draw_extremes
+    from pipeline.report import read_report
+    from pipeline.report_page import write_report
+
+    space = open_workspace(workspace)
+    latents = space.latents / space.encoder() if space.has_latents() else None
+    figures = read_report(space.manifests, space.shards, latents, top=top)
+    folder = _output_folder(out or space.folder / "report")
+    shown = [*figures.loudest, *figures.quietest] if pictures else []
+    write_report(folder / "index.html", figures, draw_extremes(shown, space.manifests, space.shards))
+    if as_json:
+        return _print_json(figures)
+    for text in figures.missing:
+        print(f"mousai: {text}", file=sys.stderr)
+    print(f"{folder / 'index.html'}  (open it in a browser)")
+    _next(_next_command(space), workspace)
+
+
+@app.command()
 def shard(workspace: WorkspaceOption = HERE, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
     """Cut the library into chunks of 48 kHz stereo FLAC and pack them into WebDataset tars.
 

@@ -5,12 +5,14 @@ Every block is a string of HTML made by a function here; `write_page` puts block
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 import soundfile
 
+from mousai import charts
 from mousai.progress import clock
 from mousai.storage import publish
 
@@ -24,11 +26,13 @@ _STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #faf9f7; --card: #fff; --ink: #24292e; --soft: #6a7178; --line: #e4e1dc; --accent: #2f6f73;
+  --second: #c08a3e;
   --pass: #2c7a4b; --fail: #b3402f;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #16181b; --card: #1e2125; --ink: #dfe2e5; --soft: #979ea6; --line: #30353b; --accent: #7fbfbf;
+    --second: #d9a860;
     --pass: #74c292; --fail: #e58d7c;
   }
   img { filter: brightness(.88); }
@@ -55,7 +59,7 @@ table { border-collapse: collapse; width: 100%; font-size: .93rem; overflow-wrap
 th, td { padding: .5rem .9rem .5rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-size: .8rem; font-weight: 500; white-space: nowrap; }
 th:last-child, td:last-child { padding-right: 0; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 figure { margin: 1.25rem 0; }
 img { display: block; width: 100%; height: auto; border-radius: .5rem; }
 figcaption { margin-top: .45rem; color: var(--soft); font-size: .87rem; }
@@ -78,6 +82,10 @@ summary { cursor: pointer; font-weight: 500; color: var(--accent); }
   stroke-linejoin: round; }
 .pass svg { stroke: var(--pass); }
 .fail svg { stroke: var(--fail); }
+.note { padding: .6rem .9rem; border-left: 3px solid var(--second); background: var(--card); border-radius: .2rem; }
+.contents { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .93rem; }
+a { color: var(--accent); text-decoration: none; }
+a:hover { text-decoration: underline; }
 @media print { body { background: none; } audio { display: none !important; } }
 """
 
@@ -87,9 +95,20 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def note(text: str) -> str:
+    """What the reader should not overlook."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
 def heading(text: str) -> str:
-    """The title of a section."""
-    return f"<h2>{escape(text)}</h2>"
+    """The title of a section, which `contents` links to."""
+    return f'<h2 id="{_anchor(text)}">{escape(text)}</h2>'
+
+
+def contents(headings: Iterable[str]) -> str:
+    """Links to the sections with these headings."""
+    links = (f'<a href="#{_anchor(text)}">{escape(text)}</a>' for text in headings)
+    return f'<nav class="contents">{"".join(links)}</nav>'
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, numeric_from: int = 1) -> str:
@@ -111,9 +130,10 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
     return f'<dl class="facts">{"".join(tiles)}</dl>'
 
 
-def picture(path: Path, alt: str, caption: str = "") -> str:
-    """The PNG at `path`."""
-    image = f'<img src="{_data_url("image/png", path.read_bytes())}" alt="{escape(alt)}">'
+def picture(png: Path | bytes, alt: str, caption: str = "") -> str:
+    """A PNG: its path, or its bytes."""
+    content = png if isinstance(png, bytes) else png.read_bytes()
+    image = f'<img src="{_data_url("image/png", content)}" alt="{escape(alt)}">'
     return _figure("picture", image, caption)
 
 
@@ -157,13 +177,17 @@ def write_page(path: Path, title: str, lead: str, blocks: Iterable[str]) -> None
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>",
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{charts.STYLE}</style>\n</head>\n<body>\n<main>",
         f'<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>',
         *blocks,
         "</main>\n</body>\n</html>\n",
     ]
     with publish(path) as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _anchor(text: str) -> str:
+    return re.sub(r"\W+", "-", text.lower()).strip("-")
 
 
 def _figure(kind: str, content: str, caption: str) -> str:

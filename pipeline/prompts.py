@@ -6,7 +6,7 @@ A prompt lists title, author, album, genre, year and "i of n", the chunk's place
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from pipeline.records import Track
 
@@ -51,7 +51,7 @@ def draw_prompt(track: Track, index: int, count: int, *, seed: int, step: int) -
     return (" " if generator.random() < SPACES else ", ").join(kept)
 
 
-def top_keywords(tracks: Sequence[Track], limit: int) -> list[tuple[str, int]]:
+def top_keywords(tracks: Iterable[Track], limit: int) -> list[tuple[str, int]]:
     """The library's most frequent keywords and in how many tracks each occurs, most frequent first (section 6.4).
 
     Genres, artists and years count whole, titles by their words, titles and albums by their phrases in parentheses,

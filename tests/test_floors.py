@@ -13,32 +13,32 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("mousai", "pipeline")
 
 GROUND = [  # what both packages stand on
-    {"mousai.errors", "mousai.seeds", "mousai.progress", "mousai.batches"},
+    {"mousai.errors", "mousai.seeds", "mousai.progress", "mousai.batches", "mousai.charts"},
     {"mousai.storage"},
-    {"mousai.audio"},
+    {"mousai.audio", "mousai.page"},
 ]
 FLOORS = [
     *GROUND,
     {  # nouns, and what is said about a model
         "pipeline.records", "pipeline.tags", "pipeline.songs", "pipeline.instruments", "pipeline.executors",
+        "pipeline.figures", "pipeline.spectrogram",
         "mousai.config", "mousai.diffusion", "mousai.ema", "mousai.text", "mousai.checkpoint", "mousai.runlog",
-        "mousai.page",
     },
     {  # tables, files and prompts; networks
         "pipeline.manifest", "pipeline.decode", "pipeline.prompts", "pipeline.bands", "pipeline.encode_files",
         "mousai.presets", "mousai.unet", "mousai.samplers", "mousai.mel", "mousai.envelope", "mousai.pretrained",
     },
     {  # plans and shards; models, and how anything is trained
-        "pipeline.chunks", "pipeline.tars", "pipeline.synth", "pipeline.excerpt",
+        "pipeline.chunks", "pipeline.tars", "pipeline.synth", "pipeline.excerpt", "pipeline.split_figures",
         "mousai.workspace", "mousai.dmae", "mousai.generator", "mousai.fit", "mousai.pictures",
         "mousai.centroids", "mousai.texture",
     },
     {  # stages
-        "pipeline.ingest", "pipeline.shard", "pipeline.encode_latents", "pipeline.load",
+        "pipeline.ingest", "pipeline.shard", "pipeline.encode_latents", "pipeline.load", "pipeline.report",
         "mousai.train_dmae", "mousai.train_generator", "mousai.generate", "mousai.params", "mousai.doctor",
         "mousai.judge",
     },
-    {"mousai.stage_one"},  # what stage 1 must show
+    {"mousai.stage_one", "pipeline.extremes", "pipeline.report_page"},  # what stage 1 must show; a dataset's page
     {"mousai.demo"},  # tests what was generated
     {"cli"},  # introduces them to each other
 ]  # fmt: skip

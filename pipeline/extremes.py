@@ -1,0 +1,70 @@
+"""Pictures of the loudest and quietest tracks: ten seconds from the middle, out of a shard or else out of the file."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mousai.audio import SAMPLE_RATE, Waveform, read_span
+from mousai.errors import UserError
+from mousai.progress import progress
+from pipeline.decode import Unusable
+from pipeline.excerpt import read_stretch
+from pipeline.manifest import read_columns
+from pipeline.records import Chunk, ShardMember, Track
+from pipeline.report import Extreme
+from pipeline.spectrogram import picture
+from pipeline.tars import read_member, read_members, shard_name
+
+_SECONDS = 10.0  # shown
+_DEEPEST = 120.0  # s: a file is decoded from its start, so the middle of an hour is too far
+
+
+def draw_extremes(tracks: Sequence[Extreme], manifests: Path, shards: Path) -> dict[str, bytes]:
+    """Track id -> PNG; tracks that can be read nowhere are absent."""
+    pictures: dict[str, bytes] = {}
+    with progress("drawing", len(tracks), "tracks") as advance:
+        for track in tracks:
+            audio = _from_shard(track, manifests, shards)
+            audio = _from_file(track, manifests) if audio is None else audio
+            if audio is not None:
+                pictures[track.id] = picture(audio)
+            advance(1, Path(track.path).name)
+    return pictures
+
+
+def _from_shard(track: Extreme, manifests: Path, shards: Path) -> Waveform | None:
+    """The middle of the track's middle chunk, [2, T], as loud as in the file."""
+    plan = manifests / "chunks.parquet"
+    if not plan.exists():
+        return None
+    columns = read_columns(plan, Chunk, ("track_id", "index", "count", "key", "split", "shard"))
+    rows = pa.table(columns).filter(pc.equal(columns["track_id"], track.id)).to_pylist()
+    place = next((row for row in rows if row["index"] == (row["count"] + 1) // 2), None)
+    if place is None:
+        return None
+    folder, name = shards / place["split"], shard_name(place["split"], place["shard"])
+    try:
+        members = {row.key: row for row in read_members(folder, name, ShardMember) if row.error is None}
+        member = members[place["key"]]
+        length = min(member.valid_length, round(_SECONDS * SAMPLE_RATE))
+        content = read_member(folder / f"{name}.tar", member.offset, member.size)
+        audio = read_span(io.BytesIO(content), (member.valid_length - length) // 2, length)
+    except (UserError, OSError, KeyError):  # not made yet, or made of another plan: there is the file
+        return None
+    return audio / np.float32(member.gain)
+
+
+def _from_file(track: Extreme, manifests: Path) -> Waveform | None:
+    columns = read_columns(manifests / "tracks.parquet", Track, ("id", "raw_path"))
+    place = pc.index(columns["id"], track.id).as_py()
+    path = Path(os.fsdecode(columns["raw_path"][place].as_py()))
+    start = min(max(0.0, (track.duration - _SECONDS) / 2), _DEEPEST)
+    try:
+        return read_stretch(path, start, _SECONDS)
+    except (UserError, OSError, Unusable):  # gone or changed since: the page says that there is no picture
+        return None
