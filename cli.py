@@ -455,6 +455,36 @@ def reconstruct(
 
 
 @app.command()
+def export(
+    export_format: Annotated[
+        Literal["hf", "audiocraft", "lhotse"], typer.Option("--format", help="Which toolkit is to load it.")
+    ],
+    workspace: WorkspaceOption = HERE,
+    split: Annotated[Literal["train", "val"] | None, typer.Option(help="train or val; default: both.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: exports/FORMAT.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hand the shards to another toolkit: a folder for Hugging Face datasets, audiocraft or lhotse.
+
+    Run again, it redoes only what has changed. The folder belongs to the export: what it does not need is removed.
+    """
+    from pipeline.export import export as run
+    from pipeline.shard import require_current
+
+    space = open_workspace(workspace)
+    folder = out or space.exports / export_format
+    with space.lock():
+        _plan_chunks(space)
+        require_current(space.manifests, space.shards, space.shard.audio_format)
+        done = run(space.manifests, space.shards, folder, export_format, splits=(split,) if split else ("train", "val"))
+    if as_json:
+        return _print_json(done)
+    nothing = "" if done.changed else "Nothing to do: "
+    how = ", ".join(f"{count} {what}" for what, count in done.done.items())
+    print(f"{nothing}{done.num_chunks} chunks, {_hours(done.duration)} in {folder} for {done.format} ({how}).")
+
+
+@app.command()
 def params(
     preset: Annotated[
         str | None, typer.Argument(help="A preset; default: the workspace's, with its overrides.")

@@ -67,6 +67,15 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
+def write_bytes(path: Path, content: bytes) -> bool:
+    """Publish `content` at `path`, unless just that is there; returns whether it was written."""
+    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+        return False
+    with publish(path) as temporary:
+        temporary.write_bytes(content)
+    return True
+
+
 def write_json(path: Path, value: Any) -> None:
     """Publish `value` as indented JSON in UTF-8."""
     with publish(path) as temporary:

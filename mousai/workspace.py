@@ -27,6 +27,7 @@ shards = "shards"
 latents = "latents"
 runs = "runs"
 generated = "generated"
+exports = "exports"
 
 [ingest]
 min_duration = 1.0  # seconds; shorter files are rejected as too_short
@@ -51,6 +52,7 @@ class Paths:
     latents: str = "latents"
     runs: str = "runs"
     generated: str = "generated"
+    exports: str = "exports"
 
     def __post_init__(self) -> None:
         for name, path in vars(self).items():
@@ -105,6 +107,10 @@ class Workspace:
     @property
     def generated(self) -> Path:
         return self.folder / self.paths.generated
+
+    @property
+    def exports(self) -> Path:
+        return self.folder / self.paths.exports
 
     def use_latents(self, encoder: str) -> None:
         """Make the latents of the DMAE with this id the current ones."""

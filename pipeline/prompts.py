@@ -7,6 +7,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from pipeline.records import Track
 
@@ -37,6 +38,25 @@ def elements(track: Track, index: int, count: int) -> list[str]:
 def plain_prompt(track: Track, index: int, count: int) -> str:
     """All elements in the paper's order, joined by commas."""
     return ", ".join(elements(track, index, count))
+
+
+def describe_chunk(track: Track, index: int, count: int) -> dict[str, Any]:
+    """What a reader that has no tables is told of a chunk: its prompt as `text`, and each tag.
+
+    Every tag is a string, empty where the file says nothing, several values joined as in the prompt: readers that infer
+    types from the first chunks (Hugging Face `datasets` looks at five) stumble over a null or an empty list there.
+    """
+    return {
+        "text": plain_prompt(track, index, count),
+        "title": track.title or "",
+        "artists": ", ".join(track.artists),
+        "album": track.album or "",
+        "album_artist": track.album_artist or "",
+        "genres": ", ".join(track.genres),
+        "year": "" if track.year is None else str(track.year),
+        "index": index,
+        "count": count,
+    }
 
 
 def draw_prompt(track: Track, index: int, count: int, *, seed: int, step: int) -> str:

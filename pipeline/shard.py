@@ -25,7 +25,7 @@ from mousai.storage import hash_of, require_space
 from pipeline.decode import Unusable, stereo_blocks
 from pipeline.executors import run_jobs
 from pipeline.manifest import read_table
-from pipeline.prompts import plain_prompt, tracks_by_id
+from pipeline.prompts import describe_chunk, tracks_by_id
 from pipeline.records import Chunk, Reason, Shard, ShardMember, Track
 from pipeline.tars import is_done, list_shards, read_members, read_stats, remove_shard, shard_name, write_shard
 
@@ -138,6 +138,13 @@ def plan_shards(manifests: Path, shards: Path, audio_format: AudioFormat) -> lis
         )
         for (split, number), members in sorted(by_shard.items())
     ]
+
+
+def require_current(manifests: Path, shards: Path, audio_format: AudioFormat) -> None:
+    """UserError unless the shards are those of the plan: every one finished, and no other."""
+    jobs = plan_shards(manifests, shards, audio_format)
+    if _orphans(shards, jobs) or not all(is_done(job.folder, job.name, job.plan) for job in jobs):
+        raise UserError(f"{shards} is not what the library is now. Bring it up to date: mousai shard")
 
 
 def make_shard(job: ShardJob) -> Shard:
@@ -265,15 +272,7 @@ def _member(track: Track, chunk: Chunk, error: str | None) -> ShardMember:
 def _describe(track: Track, chunk: Chunk) -> bytes:
     """The JSON member: a copy of what the tables know, for readers that have the tar only."""
     fields = {
-        "text": plain_prompt(track, chunk.index, chunk.count),
-        "title": track.title,
-        "artists": track.artists,
-        "album": track.album,
-        "album_artist": track.album_artist,
-        "genres": track.genres,
-        "year": track.year,
-        "index": chunk.index,
-        "count": chunk.count,
+        **describe_chunk(track, chunk.index, chunk.count),
         "start": chunk.start,
         "valid_length": chunk.valid_length,
         "track_id": chunk.track_id,
@@ -292,17 +291,22 @@ def _path(track: Track) -> Path:
 
 
 def _remove_orphans(shards: Path, jobs: Iterable[ShardJob]) -> int:
-    """Delete what lies in the folders of the splits and is not in the plan; returns how many shards that were."""
+    """Delete what is not in the plan; returns how many shards that were."""
+    orphans = _orphans(shards, jobs)
+    for split, name in orphans:
+        remove_shard(shards / split, name)
+    return len(orphans)
+
+
+def _orphans(shards: Path, jobs: Iterable[ShardJob]) -> list[tuple[str, str]]:
+    """(split, name) of what lies in the folders of the splits and is not in the plan."""
     planned = {(job.split, job.name) for job in jobs}
-    orphans = [
+    return [
         (split, name)
         for split in ("train", "val")
         for name in list_shards(shards / split)
         if (split, name) not in planned
     ]
-    for split, name in orphans:
-        remove_shard(shards / split, name)
-    return len(orphans)
 
 
 def _is_current(job: ShardJob) -> bool:

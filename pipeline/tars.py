@@ -57,7 +57,7 @@ def write_shard(
                 rows.append((row, f"{row.key}.{next(iter(members))}" if members else None))
                 if members:
                     writer.write({"__key__": row.key, **members})
-        spans = _spans(temporary)
+        spans = member_spans(temporary)
         digest = sha256_of_file(temporary)
     located = [_located(row, *spans[main]) if main else _located(row, -1, 0) for row, main in rows]
     made = [row for row, main in rows if main]
@@ -72,7 +72,7 @@ def write_shard(
         sha256=digest,
         plan=plan,
     )
-    write_json(_stats_path(folder, name), dataclasses.asdict(stats))
+    write_json(stats_path(folder, name), dataclasses.asdict(stats))
     return stats
 
 
@@ -90,13 +90,18 @@ def is_done(folder: Path, name: str, plan: str) -> bool:
 
 def read_stats(folder: Path, name: str) -> Shard:
     """What the finished tar `name` holds; UserError if it isn't finished."""
-    path = _stats_path(folder, name)
+    path = stats_path(folder, name)
     if not path.exists():
         raise UserError(f"{folder / name}.tar is not finished. {_AGAIN}")
     try:
         return Shard(**read_json(path))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged, or of another version ({error}). {_AGAIN}") from error
+
+
+def stats_path(folder: Path, name: str) -> Path:
+    """The done marker of the tar `name`."""
+    return folder / f"{name}_stats.json"
 
 
 def read_members(folder: Path, name: str, record: type[Member]) -> list[Member]:
@@ -114,6 +119,12 @@ def read_member(tar: Path, offset: int, size: int) -> bytes:
     return content
 
 
+def member_spans(tar: Path) -> dict[str, tuple[int, int]]:
+    """Member name -> where its content starts, and its size, in bytes; only headers are read."""
+    with tarfile.open(tar, "r:") as file:
+        return {member.name: (member.offset_data, member.size) for member in file}
+
+
 def list_shards(folder: Path) -> list[str]:
     """Sorted names of which a tar or anything that belongs to one is there, unfinished and orphaned ones too."""
     names = [_NAME.fullmatch(path.name) for path in folder.iterdir()] if folder.exists() else []
@@ -122,7 +133,7 @@ def list_shards(folder: Path) -> list[str]:
 
 def finished_shards(folder: Path) -> list[str]:
     """Sorted names of the tars that have their stats."""
-    return [name for name in list_shards(folder) if _stats_path(folder, name).exists()]
+    return [name for name in list_shards(folder) if stats_path(folder, name).exists()]
 
 
 def remove_shard(folder: Path, name: str) -> None:
@@ -130,16 +141,6 @@ def remove_shard(folder: Path, name: str) -> None:
     for suffix in _SIDECARS:
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
         (folder / f".{name}{suffix}.tmp").unlink(missing_ok=True)
-
-
-def _stats_path(folder: Path, name: str) -> Path:
-    return folder / f"{name}_stats.json"
-
-
-def _spans(tar: Path) -> dict[str, tuple[int, int]]:
-    """Member name -> where its content starts, and its size, in bytes."""
-    with tarfile.open(tar, "r:") as file:
-        return {member.name: (member.offset_data, member.size) for member in file}
 
 
 def _located(row: Member, offset: int, size: int) -> Member:

@@ -35,11 +35,14 @@ FLOORS = [
     },
     {  # stages
         "pipeline.ingest", "pipeline.shard", "pipeline.encode_latents", "pipeline.load", "pipeline.report",
-        "mousai.train_dmae", "mousai.train_generator", "mousai.generate", "mousai.params", "mousai.doctor",
-        "mousai.judge",
+        "pipeline.contents", "mousai.train_dmae", "mousai.train_generator", "mousai.generate", "mousai.params",
+        "mousai.doctor", "mousai.judge",
     },
-    {"mousai.stage_one", "pipeline.extremes", "pipeline.report_page"},  # what stage 1 must show; a dataset's page
-    {"mousai.demo"},  # tests what was generated
+    {  # what stage 1 must show; a dataset's page; shards in the form of other toolkits
+        "mousai.stage_one", "pipeline.extremes", "pipeline.report_page", "pipeline.export_hf",
+        "pipeline.export_audiocraft", "pipeline.export_lhotse",
+    },
+    {"mousai.demo", "pipeline.export"},  # tests what was generated; hands the shards to others
     {"cli"},  # introduces them to each other
 ]  # fmt: skip
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
