@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from mousai.config import FitConfig
+    from mousai.costs import Cost
     from mousai.demo import Demo
     from mousai.dmae import DMAE
     from mousai.fit import FitResult
@@ -502,6 +503,61 @@ def params(
         return _print_json(counts)
     for part, number in counts.items():
         print(f"{number:>13,}  {part}" if number is not None else f"{'not loaded':>13}  {part}")
+
+
+@app.command()
+def plan(
+    workspace: WorkspaceOption = HERE,
+    hours: Annotated[
+        float | None, typer.Option(min=0.01, help="Hours of music; default: those that were ingested.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A preset; default: the workspace's, else paper.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a library costs before you start: shards, space, CPU and GPU time, and what to expect of it.
+
+    Needs no workspace where --hours is given. Every figure names what it rests on.
+    """
+    from mousai.costs import Library, expectation_of, library_of, plan_costs
+    from mousai.presets import find_preset
+    from pipeline.split_figures import measure_library
+
+    space = open_workspace(workspace) if hours is None or (workspace / "mousai.toml").exists() else None
+    chosen = space.preset if space and not preset else find_preset(preset or "paper")
+    if hours is not None:
+        library = library_of(hours, chosen.chunk_length)
+    else:
+        assert space is not None
+        size = measure_library(space.manifests, chosen.chunk_length)
+        library = Library(duration=size.duration, chunks=size.chunks)
+    costs = plan_costs(library, chosen)
+    expected = expectation_of(library.duration / 3600)
+    if as_json:
+        about = {"hours": library.duration / 3600, "preset": chosen.name, "expect": expected.text}
+        return _print_json({**about, "costs": [dataclasses.asdict(cost) for cost in costs]})
+    print(f"{library.duration / 3600:,.4g} hours of music, preset {chosen.name}")
+    sources = list(dict.fromkeys(cost.source for cost in costs))
+    for cost in costs:
+        print(
+            f"  {cost.name:<32} {_say_cost(cost):<24} [{sources.index(cost.source) + 1}] "
+            + ", ".join(filter(None, [cost.source.basis, cost.source.device]))
+        )
+    for number, source in enumerate(sources, 1):
+        print(f"[{number}] {source.text}")
+    print(f"What to expect: {expected.text} (docs/plan.md says on what grounds).")
+
+
+def _say_cost(cost: "Cost") -> str:
+    if cost.unit == "bytes":
+        return _size(cost.value) + (f" ({_size(cost.low)} to {_size(cost.high)})" if cost.low and cost.high else "")
+    if cost.unit == "passes":
+        return f"{cost.value:,.0f} times" if cost.value >= 10 else f"{cost.value:.2g} times"
+    if not cost.unit:
+        return f"{cost.value:,.0f}"
+    kind = cost.unit.removesuffix("hours")
+    if cost.value >= 48:
+        return f"{cost.value / 24:,.1f} {kind}days"
+    return f"{cost.value:,.1f} {kind}hours" if cost.value >= 1 else f"{cost.value * 60:,.1f} {kind}minutes"
 
 
 @app.command()

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mousai.audio import SAMPLE_RATE
-from pipeline.figures import Breakdown, breakdown, folded, renamed
+from mousai.errors import UserError
+from pipeline.figures import Breakdown, breakdown, first_rows, folded, renamed
 from pipeline.manifest import read_columns
-from pipeline.records import Chunk
+from pipeline.records import Chunk, Track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,3 +96,27 @@ def _count_crossing(artists: pa.Array, splits: pa.Array) -> int:
 
 def _folded_names(counts: Counter[str]) -> dict[str, str]:
     return {name: folded(name) for name in counts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibrarySize:
+    """How much decoded music a library holds, each recording once."""
+
+    duration: float  # s
+    chunks: int
+    tracks: int
+
+
+def measure_library(manifests: Path, chunk_length: int) -> LibrarySize:
+    """What `tracks.parquet` would be cut into; UserError where nothing in it has been decoded."""
+    tracks = read_columns(manifests / "tracks.parquet", Track, ("id", "length"), "mousai ingest LIBRARY")
+    lengths = np.asarray(tracks["length"].take(first_rows(tracks["id"])).drop_null(), dtype=np.int64)
+    if not len(lengths):
+        raise UserError(
+            "no track of this library has been decoded yet. Run mousai ingest, or say how many: --hours 100"
+        )
+    return LibrarySize(
+        duration=float(lengths.sum()) / SAMPLE_RATE,
+        chunks=int(np.maximum(1, np.rint(lengths / chunk_length)).sum()),
+        tracks=len(lengths),
+    )

@@ -31,7 +31,7 @@ FLOORS = [
     {  # plans and shards; models, and how anything is trained
         "pipeline.chunks", "pipeline.tars", "pipeline.synth", "pipeline.excerpt", "pipeline.split_figures",
         "mousai.workspace", "mousai.dmae", "mousai.generator", "mousai.fit", "mousai.pictures",
-        "mousai.centroids", "mousai.texture",
+        "mousai.centroids", "mousai.costs", "mousai.texture",
     },
     {  # stages
         "pipeline.ingest", "pipeline.shard", "pipeline.encode_latents", "pipeline.load", "pipeline.report",
