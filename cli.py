@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mousai.generate import Settings
     from mousai.train_dmae import DMAEWatch
     from pipeline.chunks import ChunkSummary
+    from pipeline.selection import SelectionSummary
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -87,6 +88,9 @@ def ingest(
     workspace: WorkspaceOption = HERE,
     workers: WorkersOption = None,
     tags_only: Annotated[bool, typer.Option("--tags-only", help="Read tags; decode nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be read and what [select] leaves out; write nothing.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Read a library: tags, decoded length and peak of every file, into manifests/tracks.parquet.
@@ -94,23 +98,29 @@ def ingest(
     A later run reads only what is new or has changed. What cannot be used is in rejected.parquet, with the reason.
     """
     from pipeline.ingest import ingest as run
+    from pipeline.ingest import is_outdated
 
     space = open_workspace(workspace)
     with space.lock():
+        if is_outdated(space.manifests):
+            print(f"mousai: the tables in {space.manifests} are of another version: all is read again", file=sys.stderr)
         done = run(
-            libraries or [], space.manifests, workers=_workers(workers), tags_only=tags_only,
-            min_duration=space.ingest.min_duration,
+            libraries or [], space.manifests, workers=_workers(workers), tags_only=tags_only, dry_run=dry_run,
+            min_duration=space.ingest.min_duration, select=space.select,
         )  # fmt: skip
     if as_json:
         return _print_json(done)
     changes = f"{done.num_new} new or changed, {done.num_unchanged} unchanged, {done.num_gone} gone"
-    nothing = "" if done.changed else "Nothing to do: "
+    nothing = "" if done.changed or dry_run else "Nothing to do: "
     size = f"{_hours(done.duration)}, {_size(done.bytes)}"
     print(f"{nothing}{done.num_tracks} tracks, {size} in {space.manifests} ({changes}).")
     if done.num_rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(done.reasons.items()))
         print(f"{done.num_rejected} files rejected: {reasons} (rejected.parquet says which).")
-    _next("mousai ingest" if tags_only else "mousai shard", workspace)
+    _describe_selection(done.selection)
+    if dry_run:
+        print(f"{done.num_unread} files are new or changed and would be read. Nothing was written.")
+    _next("mousai ingest" if tags_only or dry_run else "mousai shard", workspace)
 
 
 @app.command()
@@ -124,14 +134,13 @@ def prompts(
 ) -> None:
     """Plan chunks and splits (chunks.parquet) and show the prompts that training will see."""
     from pipeline.chunks import read_chunks
-    from pipeline.manifest import read_table
-    from pipeline.prompts import draw_prompt, plain_prompt, top_keywords, tracks_by_id
-    from pipeline.records import Track
+    from pipeline.prompts import draw_prompt, plain_prompt, top_keywords
+    from pipeline.selection import read_selected
 
     space = open_workspace(workspace)
     with space.lock():
         summary = _plan_chunks(space)
-    tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
+    tracks = read_selected(space.manifests, space.select)
     chunks = read_chunks(space.manifests)
     seed = space.preset.train_generator.seed
     spread = [chunks[i * len(chunks) // show] for i in range(min(show, len(chunks)))]
@@ -194,9 +203,12 @@ def shard(workspace: WorkspaceOption = HERE, workers: WorkersOption = None, as_j
     space = open_workspace(workspace)
     with space.lock():
         summary = _plan_chunks(space)
-        done = run(space.manifests, space.shards, audio_format=space.shard.audio_format, workers=_workers(workers))
+        done = run(
+            space.manifests, space.shards, audio_format=space.shard.audio_format, select=space.select,
+            workers=_workers(workers),
+        )  # fmt: skip
     if as_json:
-        return _print_json(done)
+        return _print_json({**dataclasses.asdict(done), "selection": dataclasses.asdict(summary.selection)})
     _describe_plan(summary)
     nothing = "Nothing to do: " if not done.num_made and not done.num_removed else ""
     print(
@@ -352,9 +364,7 @@ def _train_generator(
     from mousai.train_generator import GeneratorWatch, build_generator, generator_loss
     from pipeline.encode_latents import is_stale
     from pipeline.load import latent_batches, latent_examples, latent_statistics
-    from pipeline.manifest import read_table
-    from pipeline.prompts import tracks_by_id
-    from pipeline.records import Track
+    from pipeline.selection import read_selected
 
     encoder = space.encoder()
     latents = space.latents / encoder
@@ -363,7 +373,7 @@ def _train_generator(
         raise UserError(
             "the library has changed since its latents were made. Bring them up to date: mousai encode-latents"
         )
-    tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
+    tracks = read_selected(space.manifests, space.select)
     dmae = load_dmae(latents / "dmae", device)
     frames = config.length // dmae.config.hop
     with _model_of(space):
@@ -476,8 +486,11 @@ def export(
     folder = out or space.exports / export_format
     with space.lock():
         _plan_chunks(space)
-        require_current(space.manifests, space.shards, space.shard.audio_format)
-        done = run(space.manifests, space.shards, folder, export_format, splits=(split,) if split else ("train", "val"))
+        require_current(space.manifests, space.shards, space.shard.audio_format, space.select)
+        done = run(
+            space.manifests, space.shards, folder, export_format,
+            splits=(split,) if split else ("train", "val"), select=space.select,
+        )  # fmt: skip
     if as_json:
         return _print_json(done)
     nothing = "" if done.changed else "Nothing to do: "
@@ -625,11 +638,12 @@ def _gather_demo(space: Workspace, started: float, settings: "Settings") -> "Dem
     from mousai.generate import load_cascade, write_piece
     from pipeline import load
     from pipeline.manifest import read_table
-    from pipeline.prompts import draw_prompt, tracks_by_id
-    from pipeline.records import Rejected, Track
+    from pipeline.prompts import draw_prompt
+    from pipeline.records import Rejected
+    from pipeline.selection import read_selected
 
     cascade = load_cascade(_latest(space, "generator"), space.latents, _device(None))
-    tracks = tracks_by_id(read_table(space.manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
+    tracks = read_selected(space.manifests, space.select)
     genres = {key: next(g for g in show.GENRES if g in " ".join(t.genres).lower()) for key, t in tracks.items()}
     latents, frames = space.latents / space.encoder(), space.preset.chunk_length // cascade.dmae.config.hop
     encoded = {split: load.latent_examples(latents, split, tracks, frames=frames) for split in ("train", "val")}
@@ -687,7 +701,7 @@ def _plan_chunks(space: Workspace) -> "ChunkSummary":
         chunks_per_shard=preset.chunks_per_shard,
         validation_share=preset.validation_share,
     )
-    summary = update_chunks(space.manifests, plan)
+    summary = update_chunks(space.manifests, plan, space.select)
     if summary.fallback:
         print(f"mousai: {summary.fallback}", file=sys.stderr)
     return summary
@@ -700,6 +714,18 @@ def _describe_plan(plan: "ChunkSummary") -> None:
         f"{_hours(plan.skipped_duration)} skipped, {_hours(plan.overlapped_duration)} twice, "
         f"{plan.num_crossing_artists} featured artists on both sides)."
     )
+    _describe_selection(plan.selection)
+
+
+def _describe_selection(selection: "SelectionSummary") -> None:
+    if selection.num_left_out:
+        codes = ", ".join(
+            f"{each.num_tracks} {code} ({_hours(each.duration)})" for code, each in selection.left_out.items()
+        )
+        print(
+            f"{selection.num_left_out} tracks, {_hours(selection.duration_left_out)}, are left out of training by "
+            f"[select] in mousai.toml: {codes}."
+        )
 
 
 def _token_shares(space: Workspace, prompts: list[str]) -> dict[str, float] | None:

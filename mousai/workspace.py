@@ -1,17 +1,17 @@
 """A workspace: the folder with `mousai.toml` in which every command finds its input and leaves its output."""
 
 import fcntl
-import math
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mousai.config import Preset, from_dict
 from mousai.errors import UserError
 from mousai.presets import find_preset
+from mousai.settings import IngestSettings, Paths, SelectSettings, ShardSettings
 from mousai.storage import publish, read_json, write_json
 
 FILE = "mousai.toml"
@@ -32,6 +32,9 @@ exports = "exports"
 [ingest]
 min_duration = 1.0  # seconds; shorter files are rejected as too_short
 
+[select]  # which tracks are trained on; `mousai ingest --dry-run` says what this leaves out
+max_errors_per_minute = 60.0  # refused packets of a damaged file; more is left out as decode_errors
+
 [shard]
 audio_format = "flac"  # or "wav": twice the space, faster to read
 
@@ -44,41 +47,6 @@ audio_format = "flac"  # or "wav": twice the space, faster to read
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paths:
-    """Where the stages leave their output."""
-
-    manifests: str = "manifests"
-    shards: str = "shards"
-    latents: str = "latents"
-    runs: str = "runs"
-    generated: str = "generated"
-    exports: str = "exports"
-
-    def __post_init__(self) -> None:
-        for name, path in vars(self).items():
-            if "://" in path:
-                raise ValueError(f"{name} is {path!r}: folders only, URLs are not read yet")
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestSettings:
-    """Thresholds that keep a file out."""
-
-    min_duration: float = 1.0  # seconds
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_duration < math.inf:
-            raise ValueError(f"min_duration is {self.min_duration}, and should be 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardSettings:
-    """How audio is stored."""
-
-    audio_format: Literal["flac", "wav"] = "flac"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Workspace:
     """The folder, its preset with the overrides applied, and its settings."""
 
@@ -86,6 +54,7 @@ class Workspace:
     preset: Preset
     paths: Paths = field(default_factory=Paths)
     ingest: IngestSettings = field(default_factory=IngestSettings)
+    select: SelectSettings = field(default_factory=SelectSettings)
     shard: ShardSettings = field(default_factory=ShardSettings)
 
     @property
@@ -176,6 +145,7 @@ def open_workspace(folder: Path) -> Workspace:
         folder=folder,
         paths=from_dict(Paths, values.pop("paths", {}), f"{path} [paths]"),
         ingest=from_dict(IngestSettings, values.pop("ingest", {}), f"{path} [ingest]"),
+        select=from_dict(SelectSettings, values.pop("select", {}), f"{path} [select]"),
         shard=from_dict(ShardSettings, values.pop("shard", {}), f"{path} [shard]"),
         preset=from_dict(Preset, values, str(path), base),  # what is left
     )

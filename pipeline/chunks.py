@@ -9,23 +9,27 @@ chunk is one chunk, padded to the model's divisor.
 **Splits.** Tracks that share a first artist, an album or (untagged) a folder form a group, and a group is never
 divided. Validation starts with the smallest groups. A group whose tracks were planned before keeps its split; where
 two groups of different splits have become one, through a new album or a new tag, it is for training: nothing that a
-checkpoint has been trained on ever comes to judge it.
+checkpoint has been trained on ever comes to judge it. `splits.parquet` remembers the split of tracks that are no longer
+planned, whether they are gone or left out by `[select]`; those that are left out still tie their groups together.
 """
 
 import dataclasses
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from mousai.audio import SAMPLE_RATE
 from mousai.errors import UserError
+from mousai.settings import SelectSettings
 from pipeline.manifest import read_facts, read_table, write_table
 from pipeline.prompts import tracks_by_id
-from pipeline.records import Chunk, Track
+from pipeline.records import Assignment, Chunk, Track
+from pipeline.selection import SelectionSummary, exclusions, summarise
 
 _FILE = "chunks.parquet"
+_SPLITS = "splits.parquet"
 _REFILL = 0.5  # validation takes in new groups once its share has fallen below this much of what was asked
 
 
@@ -58,6 +62,7 @@ class ChunkSummary:
     num_crossing_artists: int  # named after the first on some track, and present in both splits
     changed: bool  # whether the plan differs from the one before
     fallback: str  # why validation is no group of its own, as a sentence; empty if it is
+    selection: SelectionSummary  # what is trained on, and what [select] leaves out
 
 
 def chunk_starts(length: int, chunk_length: int) -> list[int]:
@@ -68,34 +73,51 @@ def chunk_starts(length: int, chunk_length: int) -> list[int]:
     return [round(i * (length - chunk_length) / (count - 1)) for i in range(count)]
 
 
-def plan_chunks(tracks: Iterable[Track], previous: Sequence[Chunk], plan: ChunkPlan) -> list[Chunk]:
-    """The chunks of all decoded tracks, sorted by split, shard and key.
+def plan_chunks(
+    tracks: Sequence[Track],
+    previous: Sequence[Chunk],
+    plan: ChunkPlan,
+    *,
+    excluded: Collection[str] = (),
+    remembered: Mapping[str, str] | None = None,
+) -> list[Chunk]:
+    """The chunks of all decoded tracks whose path is not `excluded`, sorted by split, shard and key.
 
     `previous` is the plan so far (empty at first). Made with another chunk length or divisor, it hands down its splits
-    and nothing else.
+    and nothing else. `remembered` tells the split (by track id) of tracks that were planned before it.
     """
-    by_id = tracks_by_id(tracks)
+    by_id = tracks_by_id(track for track in tracks if track.path not in excluded)
     if not by_id:
         return []
-    groups, _ = group_tracks(by_id)
-    splits = _assign_splits(by_id, groups, previous, plan.validation_share)
+    groups, _ = group_tracks(by_id, tracks_by_id(tracks))
+    before = {**(remembered or {}), **_splits_of(previous)}
+    splits = _assign_splits(by_id, groups, before, plan.validation_share)
     cut = [_cut(track_id, by_id[track_id], groups[track_id], splits, plan) for track_id in sorted(by_id)]
     return sorted(_place(cut, previous, plan), key=lambda chunk: (chunk.split, chunk.shard, chunk.key))
 
 
-def update_chunks(manifests: Path, plan: ChunkPlan) -> ChunkSummary:
+def update_chunks(manifests: Path, plan: ChunkPlan, select: SelectSettings | None = None) -> ChunkSummary:
     """Bring `chunks.parquet` up to date with `tracks.parquet`; it is written only if the plan has changed."""
     path = manifests / _FILE
     tracks = read_table(manifests / "tracks.parquet", Track, "mousai ingest LIBRARY")
+    excluded = exclusions(tracks, select or SelectSettings())
     previous = read_chunks(manifests) if path.exists() else []
-    chunks = plan_chunks(tracks, previous, plan)
+    remembered = _read_splits(manifests)
+    chunks = plan_chunks(tracks, previous, plan, excluded=excluded, remembered=remembered)
     if not chunks:
-        raise UserError(f"{manifests / 'tracks.parquet'} has no decoded track. Add music with: mousai ingest LIBRARY")
+        left_out = f" that is trained on ({len(excluded)} are left out by [select])" if excluded else ""
+        raise UserError(
+            f"{manifests / 'tracks.parquet'} has no decoded track{left_out}. Add music with: mousai ingest LIBRARY"
+        )
+    splits = {**remembered, **_splits_of(previous), **_splits_of(chunks)}
+    if splits != remembered:  # before the plan, so that a kill between the two forgets nothing
+        rows = [Assignment(track_id=track_id, split=splits[track_id]) for track_id in sorted(splits)]
+        write_table(manifests / _SPLITS, Assignment, rows)
     facts = dataclasses.asdict(plan)
     changed = chunks != previous
     if changed or read_facts(path) != facts:
         write_table(path, Chunk, chunks, **facts)
-    return _summarise(tracks_by_id(tracks), chunks, changed)
+    return _summarise(tracks, excluded, chunks, changed)
 
 
 def read_chunks(manifests: Path) -> list[Chunk]:
@@ -103,9 +125,20 @@ def read_chunks(manifests: Path) -> list[Chunk]:
     return read_table(manifests / _FILE, Chunk, "mousai shard")
 
 
-def group_tracks(by_id: Mapping[str, Track]) -> tuple[dict[str, str], str]:
+def _read_splits(manifests: Path) -> dict[str, str]:
+    path = manifests / _SPLITS
+    rows = read_table(path, Assignment, "mousai shard") if path.exists() else []
+    return {row.track_id: row.split for row in rows}
+
+
+def _splits_of(chunks: Iterable[Chunk]) -> dict[str, str]:
+    return {chunk.track_id: chunk.split for chunk in chunks}
+
+
+def group_tracks(by_id: Mapping[str, Track], linking: Mapping[str, Track] | None = None) -> tuple[dict[str, str], str]:
     """Track id -> name of its group, and why the groups are narrower than they should be ("" if they are not).
 
+    `linking` tracks tie groups together without being planned; they are in the result as well.
     A library that is all one group, such as one musician's work, is grouped by album, and else by track.
     """
     linked = "All tracks are linked by artist, album or folder, so validation"
@@ -114,9 +147,10 @@ def group_tracks(by_id: Mapping[str, Track]) -> tuple[dict[str, str], str]:
         (f"{linked} holds other albums of the artists it trains on.", lambda _, track: [_album(track)]),
         (f"{linked} holds other tracks of the albums it trains on.", lambda track_id, _: [f"track {track_id}"]),
     ]
+    tracks = {**(linking or {}), **by_id}
     for fallback, names in levels:
-        groups = _connect({track_id: names(track_id, track) for track_id, track in by_id.items()})
-        if len(set(groups.values())) > 1:
+        groups = _connect({track_id: names(track_id, track) for track_id, track in tracks.items()})
+        if len({groups[track_id] for track_id in by_id}) > 1:
             return groups, fallback
     return groups, "There is one track only, so there is no validation."
 
@@ -159,19 +193,19 @@ def _connect(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def _assign_splits(
-    by_id: Mapping[str, Track], groups: Mapping[str, str], previous: Sequence[Chunk], share: float
+    by_id: Mapping[str, Track], groups: Mapping[str, str], planned: Mapping[str, str], share: float
 ) -> dict[str, str]:
     """Group -> "train" or "val": as before where it was planned before, and the smallest new groups to fill up."""
     sizes: Counter[str] = Counter()
     for track_id, track in by_id.items():
         sizes[groups[track_id]] += track.length or 0
-    before: dict[str, Counter[str]] = {group: Counter() for group in sizes}  # split -> samples planned for it
-    for chunk in previous:
-        if chunk.track_id in groups:
-            before[groups[chunk.track_id]][chunk.split] += chunk.valid_length
+    before: dict[str, set[str]] = {group: set() for group in groups.values()}  # the splits that its tracks were in
+    for track_id, split in planned.items():
+        if track_id in groups:
+            before[groups[track_id]].add(split)
     by_size = sorted(sizes, key=lambda group: (sizes[group], group))
     new = [group for group in by_size if not before[group]]
-    splits = {group: "val" if before[group]["val"] and not before[group]["train"] else "train" for group in by_size}
+    splits = {group: "val" if before[group] == {"val"} else "train" for group in by_size}
 
     wanted = share * sizes.total()
     held = sum(sizes[group] for group in by_size if splits[group] == "val")
@@ -255,7 +289,10 @@ def _round_up(length: int, divisor: int) -> int:
     return -(-length // divisor) * divisor
 
 
-def _summarise(by_id: Mapping[str, Track], chunks: Sequence[Chunk], changed: bool) -> ChunkSummary:
+def _summarise(
+    tracks: Sequence[Track], excluded: Mapping[str, list[str]], chunks: Sequence[Chunk], changed: bool
+) -> ChunkSummary:
+    by_id = tracks_by_id(track for track in tracks if track.path not in excluded)
     chunked: Counter[str] = Counter()  # samples by track
     durations = {"train": 0.0, "val": 0.0}
     for chunk in chunks:
@@ -273,13 +310,14 @@ def _summarise(by_id: Mapping[str, Track], chunks: Sequence[Chunk], changed: boo
         overlapped_duration=-sum(length for length in uncovered if length < 0) / SAMPLE_RATE,
         num_crossing_artists=len(_crossing_artists(by_id, chunks)),
         changed=changed,
-        fallback=group_tracks(by_id)[1],
+        fallback=group_tracks(by_id, tracks_by_id(tracks))[1],
+        selection=summarise(tracks, excluded),
     )
 
 
 def _crossing_artists(by_id: Mapping[str, Track], chunks: Sequence[Chunk]) -> set[str]:
     """Normalised names that follow the first artist on some track and occur on tracks of both splits."""
-    splits = {chunk.track_id: chunk.split for chunk in chunks}
+    splits = _splits_of(chunks)
     names: dict[str, set[str]] = {"train": set(), "val": set()}
     featured: set[str] = set()
     for track_id, track in by_id.items():

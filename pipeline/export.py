@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from mousai.errors import UserError
+from mousai.settings import SelectSettings
 from mousai.storage import read_json, write_json
 from pipeline.contents import Content, read_contents
 from pipeline.export_audiocraft import write_audiocraft
 from pipeline.export_hf import write_hf
 from pipeline.export_lhotse import write_lhotse
-from pipeline.manifest import read_table
-from pipeline.prompts import tracks_by_id
-from pipeline.records import Track
+from pipeline.selection import read_selected
 
 ExportFormat = Literal["hf", "audiocraft", "lhotse"]
 Split = Literal["train", "val"]
@@ -53,10 +52,10 @@ def export(
     export_format: ExportFormat,
     *,
     splits: Sequence[Split] = ("train", "val"),
+    select: SelectSettings | None = None,
 ) -> ExportSummary:
     """Bring `folder` up to date with the shards of `splits`, in `export_format`; what is there and current is kept."""
-    tracks = tracks_by_id(read_table(manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
-    contents = read_contents(shards, tracks, splits)
+    contents = read_contents(shards, read_selected(manifests, select), splits)
     _claim(folder, export_format)
     done = FORMATS[export_format](contents, folder)
     return ExportSummary(

@@ -19,15 +19,18 @@ from pathlib import Path
 from mousai.audio import SAMPLE_RATE
 from mousai.errors import UserError
 from mousai.progress import progress
+from mousai.settings import SelectSettings
 from pipeline.decode import AUDIO_SUFFIXES, HEAD_BYTES, Probe, Unusable, is_apple_double, looks_like_audio, probe
 from pipeline.executors import run_jobs
-from pipeline.manifest import read_facts, read_table, write_table
+from pipeline.manifest import has_columns_of, read_facts, read_table, write_table
 from pipeline.records import Reason, Rejected, Track
+from pipeline.selection import SelectionSummary, exclusions, summarise
 from pipeline.tags import read_tags
 
 Row = Track | Rejected
 _Rows = dict[bytes, Row]  # by raw path
 
+_TABLES: tuple[tuple[str, type[Row]], ...] = (("tracks", Track), ("rejected", Rejected))
 _BATCH = 4  # files a job
 _SAVE_EVERY = 30.0  # seconds of reading that a kill may cost
 _RETRIED = (Reason.UNREADABLE, Reason.CHANGED)  # the cure need not change size or time
@@ -43,11 +46,13 @@ class IngestSummary:
     num_gone: int  # tracks whose file is no longer there
     num_rejected: int
     reasons: dict[str, int]  # reason code -> rejected files
-    num_other: int  # files in this scan that are not audio
     duration: float  # s, of all tracks that are measured
     bytes: int  # of all tracks
-    tags_only: bool
-    changed: bool  # whether the tables are not what they were
+    selection: SelectionSummary  # what is trained on, and what [select] leaves out
+    num_other: int = 0  # files in this scan that are not audio
+    num_unread: int = 0  # files that a dry run found new or changed
+    tags_only: bool = False
+    changed: bool = False  # whether the tables are not what they were
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,19 +66,28 @@ class _File:
 
 
 def ingest(
-    libraries: Sequence[Path], manifests: Path, *, workers: int, tags_only: bool = False, min_duration: float = 1.0
+    libraries: Sequence[Path],
+    manifests: Path,
+    *,
+    workers: int,
+    tags_only: bool = False,
+    dry_run: bool = False,
+    min_duration: float = 1.0,
+    select: SelectSettings | None = None,
 ) -> IngestSummary:
     """Bring the tables in `manifests` up to date with `libraries` (folders or files; none: those known there).
 
-    `tags_only` decodes nothing and leaves what only decoding tells null, for a later run to fill in. Rows of other
-    libraries stay. The tables depend on the files alone, never on the number of workers, and are written only when
-    they change. UserError, with nothing changed, for a library that is missing, unreadable or without audio.
+    `tags_only` decodes nothing and leaves what only decoding tells null, for a later run to fill in. `dry_run` reads
+    and writes nothing. Rows of other libraries stay; tables of another version are made anew, all libraries of them.
+    The tables depend on the files alone, never on the number of workers, and are written only when they change.
+    UserError, with nothing changed, for a library that is missing, unreadable or without audio.
     """
     tracks_path, parts = manifests / "tracks.parquet", manifests / ".ingest"
     old = _read_rows(manifests)
     facts = read_facts(tracks_path)
     known_libraries = [Path(library) for library in facts.get("libraries", [])]
-    roots = _outermost(libraries or known_libraries)
+    outdated = is_outdated(manifests)
+    roots = _outermost([*libraries, *known_libraries] if outdated else libraries or known_libraries)
     if not roots:
         raise UserError("No library is known yet. Name the folder that holds your music: mousai ingest ~/Music")
     all_libraries = _outermost([*roots, *known_libraries])
@@ -90,21 +104,34 @@ def ingest(
             num_other += 1
         else:
             stale.append(file)
-    rows += _read_all(stale, partial(_read_file, tags_only=tags_only, min_duration=min_duration), parts, workers)
-    for root in roots:
-        if not any(_is_within(row.raw_path, root) for row in rows):
-            raise UserError(f"{root} holds no audio. Name the folder that holds your music: mousai ingest ~/Music")
+    if dry_run:
+        rows += [known[raw_path] for file in stale if (raw_path := os.fsencode(file.path)) in known]
+    else:
+        rows += _read_all(stale, partial(_read_file, tags_only=tags_only, min_duration=min_duration), parts, workers)
+        for root in roots:
+            if not any(_is_within(row.raw_path, root) for row in rows):
+                raise UserError(f"{root} holds no audio. Name the folder that holds your music: mousai ingest ~/Music")
 
     rows += [row for row in old.values() if not any(_is_within(row.raw_path, root) for root in roots)]
     new = _by_path(rows)
     new_facts = {"libraries": [str(library) for library in all_libraries]}
-    if changed := (new != old or new_facts != facts):
-        _write_rows(manifests, "", new.values(), **new_facts)
-    shutil.rmtree(parts, ignore_errors=True)
-    return _summarize(old, new, num_other, tags_only, changed)
+    changed = new != old or new_facts != facts or outdated
+    if not dry_run:
+        if changed:
+            _write_rows(manifests, "", new.values(), **new_facts)
+        shutil.rmtree(parts, ignore_errors=True)
+    done = _summarize(old, new, select or SelectSettings())
+    return replace(
+        done, num_other=num_other, num_unread=len(stale) if dry_run else 0, tags_only=tags_only, changed=changed
+    )
 
 
-def _summarize(old: _Rows, new: _Rows, num_other: int, tags_only: bool, changed: bool) -> IngestSummary:
+def is_outdated(manifests: Path) -> bool:
+    """Whether the tables are of another version of mousai, so that ingest will read every file again."""
+    return not all(has_columns_of(manifests / f"{name}.parquet", record) for name, record in _TABLES)
+
+
+def _summarize(old: _Rows, new: _Rows, select: SelectSettings) -> IngestSummary:
     tracks = [row for row in new.values() if isinstance(row, Track)]
     num_new = sum(old.get(track.raw_path) != track for track in tracks)
     reasons = Counter(row.reason for row in new.values() if isinstance(row, Rejected))
@@ -117,9 +144,7 @@ def _summarize(old: _Rows, new: _Rows, num_other: int, tags_only: bool, changed:
         reasons=dict(sorted(reasons.items())),
         duration=sum(track.length or 0 for track in tracks) / SAMPLE_RATE,
         bytes=sum(track.size for track in tracks),
-        num_other=num_other,
-        tags_only=tags_only,
-        changed=changed,
+        selection=summarise(tracks, exclusions(tracks, select)),
     )
 
 
@@ -132,9 +157,9 @@ def _by_path(rows: Iterable[Row]) -> _Rows:
 
 def _read_rows(folder: Path, prefix: str = "") -> _Rows:
     rows: list[Row] = []
-    for name, record in (("tracks", Track), ("rejected", Rejected)):
+    for name, record in _TABLES:
         path = folder / f"{prefix}{name}.parquet"
-        if path.exists():
+        if path.exists() and has_columns_of(path, record):
             rows += read_table(path, record, "mousai ingest")
     return _by_path(rows)
 

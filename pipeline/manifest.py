@@ -86,6 +86,16 @@ def _values(column: pa.Array) -> list[Any]:
     return values
 
 
+def has_columns_of(path: Path, record: type[Any]) -> bool:
+    """Whether the table at `path` can be read as `record`, or is not there; False for one of another version."""
+    if not path.exists():
+        return True
+    try:
+        return bool(pq.read_schema(path).names == schema(record).names)
+    except (pa.ArrowInvalid, OSError):
+        return True  # damaged is another matter: `read_table` says what to do
+
+
 def read_facts(path: Path) -> dict[str, Any]:
     """The facts that `write_table` put beside the table; empty when the table does not exist."""
     if not path.exists():

@@ -104,6 +104,14 @@ class Chunk:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """The split that a track was last in. `splits.parquet`, sorted by id; it also remembers tracks that are gone."""
+
+    track_id: str = column("id of the track")
+    split: str = column('"train" or "val"')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShardMember:
     """One chunk of one audio shard, failed ones too. The `.parquet` beside each tar."""
 
@@ -152,6 +160,7 @@ RECORDS: dict[str, type[Any]] = {
     "tracks.parquet": Track,
     "rejected.parquet": Rejected,
     "chunks.parquet": Chunk,
+    "splits.parquet": Assignment,
     "shards/SPLIT/mousai-SPLIT-NNNNNN.parquet": ShardMember,
     "latents/ENCODER/SPLIT/mousai-SPLIT-NNNNNN.parquet": LatentMember,
     "*_stats.json": Shard,

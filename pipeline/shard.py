@@ -21,12 +21,14 @@ import numpy as np
 from mousai.audio import CHANNELS, SAMPLE_RATE, Waveform, encode_pcm16, peak_gain
 from mousai.errors import UserError
 from mousai.progress import progress
+from mousai.settings import SelectSettings
 from mousai.storage import hash_of, require_space
 from pipeline.decode import Unusable, stereo_blocks
 from pipeline.executors import run_jobs
 from pipeline.manifest import read_table
-from pipeline.prompts import describe_chunk, tracks_by_id
+from pipeline.prompts import describe_chunk
 from pipeline.records import Chunk, Reason, Shard, ShardMember, Track
+from pipeline.selection import read_selected
 from pipeline.tars import is_done, list_shards, read_members, read_stats, remove_shard, shard_name, write_shard
 
 AudioFormat = Literal["flac", "wav"]
@@ -83,13 +85,20 @@ class ShardSummary:
     failures: tuple[tuple[str, str], ...]  # (path, error) of each track that is missing from its shard
 
 
-def shard(manifests: Path, shards: Path, *, audio_format: AudioFormat = "flac", workers: int) -> ShardSummary:
+def shard(
+    manifests: Path,
+    shards: Path,
+    *,
+    audio_format: AudioFormat = "flac",
+    select: SelectSettings | None = None,
+    workers: int,
+) -> ShardSummary:
     """Make every shard of `chunks.parquet` that is missing, torn or stale, and remove those that it does not name.
 
     A shard with failures is made again once a file that was missing, changed or unreadable is back as it was ingested.
     For files that are meant to have changed, `mousai ingest` is the cure.
     """
-    jobs = plan_shards(manifests, shards, audio_format)
+    jobs = plan_shards(manifests, shards, audio_format, select)
     num_removed = _remove_orphans(shards, jobs)
     stale = [job for job in jobs if not _is_current(job)]
     require_space(shards, sum(job.estimated_bytes for job in stale), "mousai shard")
@@ -114,12 +123,16 @@ def shard(manifests: Path, shards: Path, *, audio_format: AudioFormat = "flac", 
     )
 
 
-def plan_shards(manifests: Path, shards: Path, audio_format: AudioFormat) -> list[ShardJob]:
-    """One job for each shard of the plan, in its order."""
-    tracks = tracks_by_id(read_table(manifests / "tracks.parquet", Track, "mousai ingest LIBRARY"))
+def plan_shards(
+    manifests: Path, shards: Path, audio_format: AudioFormat, select: SelectSettings | None = None
+) -> list[ShardJob]:
+    """One job for each shard of the plan, in its order; `select` as it was for the plan."""
+    tracks = read_selected(manifests, select)
     chunks = read_table(manifests / "chunks.parquet", Chunk, "mousai shard")
     if any(chunk.track_id not in tracks for chunk in chunks):
-        raise UserError(f"{manifests / 'chunks.parquet'} names tracks that are gone. Plan again with: mousai shard")
+        raise UserError(
+            f"{manifests / 'chunks.parquet'} names tracks that are gone or left out. Plan again with: mousai shard"
+        )
     by_shard: defaultdict[tuple[str, int], list[Chunk]] = defaultdict(list)
     for chunk in chunks:
         by_shard[chunk.split, chunk.shard].append(chunk)
@@ -140,9 +153,11 @@ def plan_shards(manifests: Path, shards: Path, audio_format: AudioFormat) -> lis
     ]
 
 
-def require_current(manifests: Path, shards: Path, audio_format: AudioFormat) -> None:
+def require_current(
+    manifests: Path, shards: Path, audio_format: AudioFormat, select: SelectSettings | None = None
+) -> None:
     """UserError unless the shards are those of the plan: every one finished, and no other."""
-    jobs = plan_shards(manifests, shards, audio_format)
+    jobs = plan_shards(manifests, shards, audio_format, select)
     if _orphans(shards, jobs) or not all(is_done(job.folder, job.name, job.plan) for job in jobs):
         raise UserError(f"{shards} is not what the library is now. Bring it up to date: mousai shard")
 

@@ -13,7 +13,8 @@ import pytest
 from mousai.config import DMAEConfig, FitConfig, Level, Preset, from_dict, to_dict
 from mousai.errors import UserError
 from mousai.presets import PRESETS, TINY, find_preset
-from mousai.workspace import FILE, IngestSettings, Paths, make_workspace, open_workspace
+from mousai.settings import IngestSettings, Paths, SelectSettings
+from mousai.workspace import FILE, make_workspace, open_workspace
 
 
 def edit(folder: Path, text: str) -> None:
@@ -117,6 +118,7 @@ def test_levels_are_given_as_a_list_of_tables():
         (Preset, {"chunks_per_shard": 0}, r"chunks_per_shard is 0, and should be 1 or more$"),
         (Preset, {"validation_share": math.nan}, r"validation_share is nan, and should be between 0 and 1$"),
         (Paths, {"shards": "s3://bucket/x"}, r"URLs are not read yet$"),
+        (SelectSettings, {"max_errors_per_minute": -1}, r"max_errors_per_minute is -1.0, and should be 0 or more$"),
         (IngestSettings, {"min_duration": math.nan}, r"min_duration is nan, and should be 0 or more$"),
     ],
 )

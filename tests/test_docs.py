@@ -14,7 +14,8 @@ import typer
 import cli
 from mousai.config import DMAEConfig, EncoderConfig, FitConfig, GeneratorConfig, Level, Preset, UNetConfig
 from mousai.presets import PRESETS
-from mousai.workspace import IngestSettings, Paths, ShardSettings, make_workspace, open_workspace
+from mousai.settings import IngestSettings, Paths, SelectSettings, ShardSettings
+from mousai.workspace import make_workspace, open_workspace
 from pipeline.records import RECORDS
 
 ROOT = Path(__file__).parents[1]
@@ -24,10 +25,12 @@ WORKSPACE = (ROOT / "docs" / "workspace.md").read_text(encoding="utf-8")
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 COMMON = {"--workspace", "-w", "--workers", "-j", "--device", "--json", "--help"}
 COLUMNS = ("paper", "small", "micro", "tiny")
+STAGES = {"paths": Paths, "ingest": IngestSettings, "select": SelectSettings, "shard": ShardSettings}
 EXAMPLES = {
     "tracks.parquet": "tracks",
     "rejected.parquet": "rejected",
     "chunks.parquet": "chunks",
+    "splits.parquet": "splits",
     "shards/SPLIT/mousai-SPLIT-NNNNNN.parquet": "shard-members",
     "latents/ENCODER/SPLIT/mousai-SPLIT-NNNNNN.parquet": "latent-members",
     "*_stats.json": "shard-stats",
@@ -138,16 +141,14 @@ def test_every_setting_is_on_the_page_of_the_workspace_with_its_values(key: str)
     assert f"| `{key}` | {values} | " in WORKSPACE
 
 
-@pytest.mark.parametrize("table", [("paths", Paths), ("ingest", IngestSettings), ("shard", ShardSettings)])
-def test_every_setting_of_the_stages_is_there_with_its_default(table: tuple[str, type[Any]]):
-    name, kind = table
-    for field in dataclasses.fields(kind):
+@pytest.mark.parametrize("name", STAGES)
+def test_every_setting_of_the_stages_is_there_with_its_default(name: str):
+    for field in dataclasses.fields(STAGES[name]):
         assert f"| `{name}.{field.name}` | {json.dumps(field.default)} | " in WORKSPACE
 
 
 def test_no_setting_is_on_the_page_that_is_gone():
-    stages = {f"{name}.{key}" for name, kind in (("paths", Paths), ("ingest", IngestSettings), ("shard", ShardSettings))
-              for key in leaves(kind)}  # fmt: skip
+    stages = {f"{name}.{key}" for name, kind in STAGES.items() for key in leaves(kind)}
     assert set(re.findall(r"^\| `([a-z_.0-9]+)` \|", WORKSPACE, re.MULTILINE)) == {*preset_keys(), *stages}
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("mousai", "pipeline")
 
 GROUND = [  # what both packages stand on
-    {"mousai.errors", "mousai.seeds", "mousai.progress", "mousai.batches", "mousai.charts"},
+    {"mousai.errors", "mousai.seeds", "mousai.progress", "mousai.batches", "mousai.charts", "mousai.settings"},
     {"mousai.storage"},
     {"mousai.audio", "mousai.page"},
 ]
@@ -28,6 +28,7 @@ FLOORS = [
         "pipeline.manifest", "pipeline.decode", "pipeline.prompts", "pipeline.bands", "pipeline.encode_files",
         "mousai.presets", "mousai.unet", "mousai.samplers", "mousai.mel", "mousai.envelope", "mousai.pretrained",
     },
+    {"pipeline.selection"},  # which tracks are trained on
     {  # plans and shards; models, and how anything is trained
         "pipeline.chunks", "pipeline.tars", "pipeline.synth", "pipeline.excerpt", "pipeline.split_figures",
         "mousai.workspace", "mousai.dmae", "mousai.generator", "mousai.fit", "mousai.pictures",

@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 import mutagen.flac
+import pyarrow.parquet as pq
 import pytest
 from audio_files import write_tone
 
 import pipeline.ingest as ingest_module
 from mousai.errors import UserError
+from mousai.settings import SelectSettings
 from pipeline.ingest import IngestSummary, ingest
 from pipeline.manifest import read_facts, read_table
 from pipeline.records import Rejected, Track
@@ -333,3 +335,34 @@ def test_another_minimum_is_applied_to_known_files_too(library, manifests, read)
     read.clear()
     assert scan(library, manifests, min_duration=1.0).num_tracks == 3
     assert scan(library, manifests, min_duration=5.0).reasons == {"too_short": 3}
+
+
+def test_a_dry_run_reads_and_writes_nothing_and_says_what_is_left_out(library, manifests, read):
+    summary = scan(library, manifests, dry_run=True)
+    assert (summary.num_tracks, summary.num_unread) == (0, 3)
+    assert not read and not manifests.exists()
+    scan(library, manifests)
+    read.clear()
+    before = (manifests / "tracks.parquet").stat()
+    write_tone(library / "d.flac", 2.0)
+    (library / "a.flac").unlink()
+    summary = scan(library, manifests, dry_run=True, select=SelectSettings(max_errors_per_minute=0.0))
+    assert (summary.num_tracks, summary.num_unread, summary.num_gone) == (2, 1, 1)
+    assert (summary.selection.num_tracks, summary.selection.left_out) == (2, {})
+    assert not read and (manifests / "tracks.parquet").stat() == before
+
+
+def test_tables_of_another_version_are_read_again_with_all_their_libraries(library, manifests, tmp_path, read):
+    other = tmp_path / "other"
+    other.mkdir()
+    write_tone(other / "x.wav", 1.0)
+    ingest([library, other], manifests, workers=1)
+    whole = (manifests / "tracks.parquet").read_bytes()
+    table = pq.read_table(manifests / "tracks.parquet").drop_columns(["peak"])
+    pq.write_table(table, manifests / "tracks.parquet")
+    read.clear()
+    assert ingest_module.is_outdated(manifests)
+    assert scan(library, manifests).num_tracks == 4
+    assert sorted(read) == ["a.flac", "b.wav", "c.mp3", "x.wav"]
+    assert (manifests / "tracks.parquet").read_bytes() == whole
+    assert not ingest_module.is_outdated(manifests)

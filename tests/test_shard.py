@@ -15,6 +15,7 @@ import webdataset
 
 from mousai.audio import SAMPLE_RATE, Waveform
 from mousai.errors import UserError
+from mousai.settings import SelectSettings
 from pipeline import shard as stage
 from pipeline.chunks import ChunkPlan, plan_chunks, read_chunks, update_chunks
 from pipeline.decode import Unusable, probe, stereo_blocks
@@ -258,6 +259,23 @@ def test_what_the_plan_no_longer_names_is_removed(copy: Workspace):
     summary = copy.shard()
     assert (summary.num_made, summary.num_kept, summary.num_removed) == (0, 3, 2)
     assert not list(copy.shards.rglob(f"*{gone.stem}*")) and not list(copy.shards.rglob("*99*"))
+
+
+def test_a_threshold_that_leaves_a_track_out_makes_only_its_shards_again(copy: Workspace):
+    path = copy.manifests / "tracks.parquet"
+    out = copy.track("loud one.wav")
+    tracks = [dataclasses.replace(track, decode_errors=int(track.id == out.id)) for track in read_table(path, Track)]
+    write_table(path, Track, tracks)
+    strict = SelectSettings(max_errors_per_minute=0)
+    update_chunks(copy.manifests, PLAN, strict)
+    planned = {chunk.track_id for chunk in read_chunks(copy.manifests)}
+    assert planned == {track.id for track in tracks} - {out.id}
+    held, before = copy.tar_of(out), copy.written()
+    shard(copy.manifests, copy.shards, select=strict, workers=1)
+    assert {tar: inode for tar, inode in copy.written().items() if tar != held} == {
+        tar: inode for tar, inode in before.items() if tar != held
+    }
+    assert out.id not in {row.track_id for _, row in copy.rows()}
 
 
 def test_chunks_of_tracks_that_are_gone_name_the_cure(copy: Workspace):

@@ -1,0 +1,97 @@
+"""Which tracks are trained on: each code and its threshold, what the summary counts, and how the plan follows."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+from test_chunks import PLAN, SECOND, make_library, make_track, shard_of, split_of, write_tracks
+
+from mousai.errors import UserError
+from mousai.settings import SelectSettings
+from pipeline.chunks import group_tracks, plan_chunks, read_chunks, update_chunks
+from pipeline.prompts import tracks_by_id
+from pipeline.selection import MEANINGS, Exclusion, LeftOut, exclusions, selected, summarise
+
+DEFAULT = SelectSettings()
+MINUTE = 60 * SECOND
+
+
+def test_every_code_has_its_meaning():
+    assert MEANINGS.keys() == set(Exclusion)
+
+
+def test_a_damaged_track_is_left_out_above_the_threshold_and_not_at_it():
+    at, above = (
+        make_track(name, length=2 * MINUTE, decode_errors=errors) for name, errors in {"a": 120, "b": 121}.items()
+    )
+    assert exclusions([at, above], DEFAULT) == {above.path: ["decode_errors"]}
+    assert exclusions([at, above], SelectSettings(max_errors_per_minute=math.inf)) == {}
+
+
+def test_nothing_speaks_against_a_track_that_is_not_decoded():
+    assert exclusions([make_track("a", id=None, length=None, decode_errors=None)], DEFAULT) == {}
+
+
+def test_another_path_of_a_recording_speaks_where_the_first_is_left_out():
+    first, second = make_track("a", decode_errors=999), make_track("a", path="/music/b.ogg")
+    assert tracks_by_id(selected([first, second], DEFAULT)) == {"a": second}
+
+
+def test_the_summary_counts_tracks_and_seconds():
+    tracks = [make_track("a", length=SECOND), make_track("b", length=2 * SECOND), make_track("c", id=None, length=None)]
+    found = summarise(tracks, {tracks[1].path: ["decode_errors"]})
+    assert (found.num_tracks, found.duration, found.num_left_out, found.duration_left_out) == (1, 1, 1, 2)
+    assert found.left_out == {"decode_errors": LeftOut(num_tracks=1, duration=2)}
+
+
+def damaged(tracks, *names):
+    return [dataclasses.replace(track, decode_errors=10_000 if track.id in names else 0) for track in tracks]
+
+
+def test_a_track_that_is_left_out_loses_its_chunks_and_comes_back_to_its_split(tmp_path: Path):
+    tracks = [make_track(name, name, length=length * SECOND) for name, length in {"a": 20, "b": 30, "c": 300}.items()]
+    write_tracks(tmp_path, tracks)
+    update_chunks(tmp_path, PLAN)
+    before = read_chunks(tmp_path)
+    assert split_of(before) == {"a": "val", "b": "val", "c": "train"}
+    write_tracks(tmp_path, damaged(tracks, "a", "c"))
+    with_less = [*damaged(tracks, "a", "c"), *(make_track(f"new {n}", f"new {n}", length=900 * SECOND) for n in "12")]
+    write_tracks(tmp_path, with_less)
+    assert update_chunks(tmp_path, PLAN).selection.num_left_out == 2
+    assert {"a", "c"}.isdisjoint(split_of(read_chunks(tmp_path)))
+    write_tracks(tmp_path, damaged(with_less))
+    update_chunks(tmp_path, PLAN)
+    assert {name: split_of(read_chunks(tmp_path))[name] for name in "abc"} == split_of(before)
+
+
+def test_leaving_out_moves_no_other_chunk():
+    tracks = make_library(100)
+    chunks = plan_chunks(tracks, [], PLAN)
+    out = next(track for track in tracks if split_of(chunks)[track.id] == "train")
+    left = plan_chunks(tracks, chunks, PLAN, excluded={out.path})
+    assert shard_of(left) == shard_of([chunk for chunk in chunks if chunk.track_id != out.id])
+
+
+def test_an_artist_who_was_trained_on_is_never_validated_on_though_the_tracks_were_left_out():
+    tracks = [make_track("old", "Ann", length=SECOND), make_track("new", "Ann", length=SECOND)]
+    others = [make_track(name, name, length=900 * SECOND) for name in "bc"]
+    planned = plan_chunks(
+        [*tracks, *others], [], PLAN, excluded={tracks[0].path}, remembered={"old": "train", "b": "train", "c": "val"}
+    )
+    assert split_of(planned) == {"new": "train", "b": "train", "c": "val"}
+
+
+def test_a_track_that_is_left_out_ties_groups_and_is_no_group_of_its_own():
+    ann, bob = make_track("1", "Ann"), make_track("2", "Bob")
+    both = [make_track("3", name, album="Duets", album_artist="Various") for name in ("Ann", "Bob")]
+    linking = {f"{number}": track for number, track in enumerate(both, 3)}
+    groups, fallback = group_tracks(tracks_by_id([ann, bob]), linking)
+    assert groups["1"] != groups["2"] and "other" in fallback  # all one artist's, so grouped more narrowly
+    assert group_tracks(tracks_by_id([ann, bob]))[1] == ""
+
+
+def test_a_library_that_is_left_out_as_a_whole_is_a_users_error(tmp_path: Path):
+    write_tracks(tmp_path, damaged([make_track("a")], "a"))
+    with pytest.raises(UserError, match=r"1 are left out by \[select\]"):
+        update_chunks(tmp_path, PLAN)
