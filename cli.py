@@ -170,10 +170,13 @@ def report(
     pictures: Annotated[bool, typer.Option(help="Draw spectrograms of the loudest and quietest tracks.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a page about the dataset: hours, genres, quality, duplicates, rejects, splits, prompts.
+    """Write a page about the dataset (hours, genres, quality, duplicates, rejects, splits, prompts), and its card.
 
     Reads the tables, whatever stage they have reached, and changes nothing. With --json the figures are printed too.
     """
+    from importlib.metadata import version
+
+    from pipeline.card import write_card
     from pipeline.extremes import draw_extremes
     from pipeline.report import read_report
     from pipeline.report_page import write_report
@@ -184,11 +187,13 @@ def report(
     folder = _output_folder(out or space.folder / "report")
     shown = [*figures.loudest, *figures.quietest] if pictures else []
     write_report(folder / "index.html", figures, draw_extremes(shown, space.manifests, space.shards))
+    write_card(folder / "README.md", figures, version("mousai"))
     if as_json:
         return _print_json(figures)
     for text in figures.missing:
         print(f"mousai: {text}", file=sys.stderr)
     print(f"{folder / 'index.html'}  (open it in a browser)")
+    print(f"{folder / 'README.md'}  (a dataset card, to publish with the shards)")
     _next(_next_command(space), workspace)
 
 

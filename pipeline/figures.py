@@ -119,6 +119,24 @@ def renamed(names: pa.Array, rename: Callable[[Counter[str]], dict[str, str]]) -
     return pa.array([table[name] for name in unique], pa.string()).take(encoded.indices)
 
 
+def say_hours(seconds: float | None) -> str:
+    """Seconds for people: "12.3 h", "4.5 min"; a dash for what is not known."""
+    if seconds is None:
+        return "–"
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.1f} h" if seconds < 3_600_000 else f"{seconds / 3600:,.0f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
+
+
+def say_size(num_bytes: float) -> str:
+    """Bytes for people, powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.2f} TB"
+
+
 def _names_and_rows(names: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Every name, in its commonest spelling or `UNTAGGED`, and the row that it stands in."""
     rows = pa.array(np.arange(len(names)))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mousai import charts, page
-from pipeline.figures import Breakdown, Histogram, Share
+from pipeline.figures import Breakdown, Histogram, Share, say_hours, say_size
 from pipeline.report import Extreme, Report, Stored
 from pipeline.split_figures import Split
 
@@ -26,24 +26,6 @@ def write_report(path: Path, report: Report, pictures: Mapping[str, bytes]) -> N
         *itertools.chain.from_iterable((page.heading(title), *blocks) for title, blocks in sections.items()),
     ]
     page.write_page(path, "Dataset report", f"{totals.tracks:,} tracks{hours}, {say_size(totals.bytes)}.", blocks)
-
-
-def say_hours(seconds: float | None) -> str:
-    """Seconds for people: "12.3 h", "4.5 min"; a dash for what is not known."""
-    if seconds is None:
-        return "–"
-    if seconds >= 3600:
-        return f"{seconds / 3600:,.1f} h" if seconds < 3_600_000 else f"{seconds / 3600:,.0f} h"
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
-
-
-def say_size(num_bytes: float) -> str:
-    """Bytes for people, powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.2f} TB"
 
 
 def _tiles(report: Report) -> Iterator[tuple[str, object]]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from mousai.audio import SAMPLE_RATE
 from mousai.errors import UserError
 from pipeline.figures import Breakdown, breakdown, first_rows, folded, renamed
-from pipeline.manifest import read_columns
+from pipeline.manifest import read_columns, read_facts
 from pipeline.records import Chunk, Track
 
 
@@ -37,6 +37,7 @@ class Split:
     skipped: float  # of planned tracks, in no chunk
     overlapped: float  # in two chunks
     crossing_artists: int  # named after the first on some track, and present on both sides
+    chunk_length: int  # samples of a whole chunk
     unplanned: int  # decoded tracks without a chunk: new since the plan, or left out by it
     gone: int  # planned tracks that are no longer in the library
 
@@ -63,6 +64,7 @@ def read_split(plan: Path, tracks: dict[str, pa.Array], top: int) -> Split:
         skipped=float(uncovered[uncovered > 0].sum()) / SAMPLE_RATE,
         overlapped=-float(uncovered[uncovered < 0].sum()) / SAMPLE_RATE,
         crossing_artists=_count_crossing(tracks["artists"].take(rows), splits),
+        chunk_length=read_facts(plan)["chunk_length"],
         unplanned=decoded - len(rows),
         gone=len(known) - len(rows),
     )

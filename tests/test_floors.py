@@ -40,7 +40,7 @@ FLOORS = [
         "mousai.doctor", "mousai.judge",
     },
     {  # what stage 1 must show; a dataset's page; shards in the form of other toolkits
-        "mousai.stage_one", "pipeline.extremes", "pipeline.report_page", "pipeline.export_hf",
+        "mousai.stage_one", "pipeline.extremes", "pipeline.report_page", "pipeline.card", "pipeline.export_hf",
         "pipeline.export_audiocraft", "pipeline.export_lhotse",
     },
     {"mousai.demo", "pipeline.export"},  # tests what was generated; hands the shards to others

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from audio_files import write_tone
 from cli_runs import mousai, write_library, write_workspace
 from test_page import Reader
@@ -16,6 +17,7 @@ from test_page import Reader
 from mousai.charts import bars, histogram, key
 from mousai.errors import UserError
 from pipeline import figures
+from pipeline.card import write_card
 from pipeline.chunks import ChunkPlan, update_chunks
 from pipeline.ingest import ingest
 from pipeline.manifest import write_table
@@ -238,6 +240,41 @@ def test_every_link_of_the_contents_has_its_section(library: Path):
     links = [source for source in Reader(text).sources if source.startswith("#")]
     assert len(links) > 8
     assert [link for link in links if f'<h2 id="{link[1:]}">' not in text] == []
+
+
+def card_of(folder: Path) -> str:
+    write_card(folder / "README.md", report_of(folder), "1.2.3")
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_card_has_front_matter_that_yaml_reads_and_names_the_splits(library: Path):
+    assert "configs" not in yaml.safe_load(card_of(library).split("---")[1])
+    plan(library / "manifests")
+    about = yaml.safe_load(card_of(library).split("---")[1])
+    assert about["pretty_name"] == "5.5 h of music: House, Drone"
+    assert about["configs"][0]["data_files"] == [
+        {"split": "train", "path": "train/*.tar"}, {"split": "validation", "path": "val/*.tar"},
+    ]  # fmt: skip
+    assert about["size_categories"] == ["1K<n<10K"]
+
+
+def test_the_card_says_what_is_in_the_music_and_not_where_it_lay(library: Path):
+    plan(library / "manifests")
+    card = card_of(library)
+    assert "| House | 3 | 2.5 h |" in card and "mousai 1.2.3" in card and "chunks of 10.9 s" in card
+    assert "- 1 files: the file has no bytes." in card
+    assert "/music" not in card and ".mp3" not in card
+
+
+def test_names_cannot_break_the_tables_of_the_card(tmp_path: Path):
+    write_tables(tmp_path / "manifests", [track("a", genres=["a|b\nc <i>"], artists=["*x*"])])
+    card = card_of(tmp_path)
+    assert "| a\\|b c &lt;i> | 1 | 1.0 h |" in card and "| \\*x\\* | 1 | 1.0 h |" in card
+
+
+def test_the_card_of_tags_alone_is_whole(tmp_path: Path):
+    write_tables(tmp_path / "manifests", [track("a", id=None, length=None, codec=None)])
+    assert "Not planned yet." in card_of(tmp_path)
 
 
 def test_bars_are_as_long_as_their_values():

@@ -1,0 +1,174 @@
+"""The dataset card beside the report: Markdown with the YAML that the Hugging Face Hub reads, to publish with shards.
+
+It names what is in the music, never where it lay: no path, no folder, no file name.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from mousai.audio import SAMPLE_RATE
+from mousai.storage import publish
+from pipeline.figures import Breakdown, Share, say_hours, say_size
+from pipeline.report import Report
+from pipeline.split_figures import Split
+
+_SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
+_LOSSLESS = frozenset({"alac", "ape", "flac", "tak", "tta", "wavpack", "wmalossless"})
+_HIGH = 0.1  # the part of the hours from which a limit is worth naming
+
+
+def write_card(path: Path, report: Report, version: str) -> None:
+    """Publish the card of a dataset that mousai `version` made."""
+    text = "\n".join([*_front_matter(report), *_body(report, version)]) + "\n"
+    with publish(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _front_matter(report: Report) -> Iterator[str]:
+    yield "---"
+    yield f"pretty_name: {json.dumps(_title(report), ensure_ascii=False)}"
+    yield "license: other  # name the licence of the music before you publish"
+    yield "task_categories:\n- text-to-audio"
+    yield "tags:\n- music\n- text-to-music\n- webdataset\n- mousai"
+    if report.split:
+        chunks = report.split.train.chunks + report.split.val.chunks
+        yield f"size_categories:\n- {next((name for limit, name in _SIZES if chunks < limit), 'n>10M')}"
+        yield "configs:\n- config_name: default\n  data_files:"
+        yield "  - split: train\n    path: train/*.tar"
+        if report.split.val.chunks:
+            yield "  - split: validation\n    path: val/*.tar"
+    yield "---"
+
+
+def _title(report: Report) -> str:
+    genres = ", ".join(share.name for share in report.genres.rows[:3])
+    hours = say_hours(report.totals.duration) if report.totals.duration else f"{report.totals.tracks:,} tracks"
+    return f"{hours} of music" + (f": {genres}" if genres else "")
+
+
+def _body(report: Report, version: str) -> Iterator[str]:
+    totals, split = report.totals, report.split
+    hours = f", {say_hours(totals.duration)}," if totals.duration is not None else ""
+    yield f"\n# {_cell(_title(report))}\n"
+    yield (
+        f"{totals.tracks:,} tracks{hours} by {report.artists.num_names:,} artists in {report.genres.num_names:,} "
+        "genres, as 48 kHz stereo with text prompts made of their tags, for training text-to-music models."
+    )
+    yield "\n## What is in it\n"
+    yield from _composition(report)
+    yield "\n## Licence and consent\n"
+    yield from _licence(report)
+    yield "\n## How it was made\n"
+    yield from _making(split, version)
+    yield "\n## Splits\n"
+    yield from _splits(split) if split else ["Not planned yet."]
+    yield "\n## What was left out\n"
+    yield from _left_out(report)
+    yield "\n## Known limits\n"
+    yield from (f"- {limit}" for limit in _limits(report))
+
+
+def _composition(report: Report) -> Iterator[str]:
+    yield from _table(["genre", "tracks", "music"], report.genres)
+    yield "\nA track with several genres counts under each.\n"
+    years = sorted(int(share.name) for share in report.years.rows)
+    if years:
+        yield f"Years of release: {years[0]} to {years[-1]}.\n"
+    yield from _table(["artist", "tracks", "music"], report.artists)
+    sources = ", ".join(dict.fromkeys(each.codec for each in report.formats))
+    if sources:
+        yield f"\nSource files: {say_size(report.totals.bytes)} of {sources}."
+    tagged = ", ".join(f"{name} {n / max(1, report.totals.tracks):.0%}" for name, n in report.totals.tagged.items())
+    yield f"\nTracks with tags: {tagged}."
+    if report.prompts:
+        yield "\nPrompts as training draws them:\n"
+        yield from (f"- {_cell(prompt) or '(empty)'}" for prompt in report.prompts)
+
+
+def _table(headers: Sequence[str], figures: Breakdown) -> Iterator[str]:
+    yield f"| {' | '.join(headers)} |"
+    yield "|---|---:|---:|"
+    yield from (_line(_cell(share.name), share) for share in figures.rows)
+    if figures.rest:
+        yield _line(f"{figures.num_names - len(figures.rows):,} more", figures.rest)
+    if figures.untagged:
+        yield _line("(no tag)", figures.untagged)
+
+
+def _line(name: str, share: Share) -> str:
+    return f"| {name} | {share.tracks:,} | {say_hours(share.duration)} |"
+
+
+def _licence(report: Report) -> Iterator[str]:
+    yield "Not recorded. State here under which licence the music may be used, and who agreed, before you publish."
+
+
+def _making(split: Split | None, version: str) -> Iterator[str]:
+    length = f" of {split.chunk_length / SAMPLE_RATE:.1f} s" if split else ""
+    yield (
+        f"With mousai {version}, after the method of the paper *Moûsai: Text-to-Music Generation with Long-Context "
+        "Latent Diffusion*:\n"
+    )
+    yield "- Every file was decoded from start to end and resampled to 48 kHz stereo (soxr HQ); mono was doubled."
+    yield "- A track that was louder than full scale was turned down as a whole. Nothing was turned up or clipped."
+    yield f"- Tracks were cut into chunks{length}, from the start to the end: 16-bit FLAC in WebDataset tars."
+    yield "- The JSON beside each chunk holds title, artists, album, genres, year, its place and a text of these."
+    yield "- Training shuffles and thins the text afresh at each step (section 5.1 of the paper)."
+
+
+def _splits(split: Split) -> Iterator[str]:
+    yield "| | training | validation |\n|---|---:|---:|"
+    sides = (split.train, split.val)
+    for name, values in (
+        ("music", [say_hours(side.duration) for side in sides]),
+        ("tracks", [f"{side.tracks:,}" for side in sides]),
+        ("chunks", [f"{side.chunks:,}" for side in sides]),
+        ("groups", [f"{side.groups:,}" for side in sides]),
+    ):
+        yield f"| {name} | {' | '.join(values)} |"
+    yield (
+        "\nTracks that share a first artist, an album or (untagged) a folder are a group, and no group is divided. "
+        f"{split.crossing_artists:,} featured artists are on both sides. {say_hours(split.skipped)} of the tracks are "
+        f"in no chunk, {say_hours(split.overlapped)} in two."
+    )
+
+
+def _left_out(report: Report) -> Iterator[str]:
+    rows: Iterable[tuple[str, int]] = [(each.meaning, each.files) for each in report.rejected]
+    copies = report.duplicates.copies
+    if not rows and not copies:
+        yield "Nothing."
+    yield from (f"- {files:,} files: {meaning}." for meaning, files in rows)
+    if copies:
+        hours = say_hours(report.duplicates.duration)
+        yield f"- {copies:,} files with the same audio packets as another one ({hours})."
+
+
+def _limits(report: Report) -> Iterator[str]:
+    totals = report.totals
+    for name, figures in (("genre", report.genres), ("artist", report.artists)):
+        whole = totals.duration or 0.0
+        if figures.rows and whole and (part := (figures.rows[0].duration or 0.0) / whole) >= _HIGH:
+            yield f"{part:.0%} of the hours are of one {name}: {_cell(figures.rows[0].name)}."
+        if figures.untagged and (part := figures.untagged.tracks / max(1, totals.tracks)) >= _HIGH:
+            yield f"{part:.0%} of the tracks name no {name}."
+    lossy = sum(each.duration for each in report.formats if not _is_lossless(each.codec))
+    if totals.duration and lossy:
+        yield f"{lossy / totals.duration:.0%} of the hours come from lossy files, whose losses the FLAC keeps."
+    yield from (
+        f"{each.name[0].upper()}{each.name[1:]}: {each.tracks:,} tracks, {say_hours(each.duration)}."
+        for each in report.findings
+    )
+    yield "Tags are as the files had them; nobody has checked them against the music."
+
+
+def _is_lossless(codec: str) -> bool:
+    return codec in _LOSSLESS or codec.startswith("pcm_")
+
+
+def _cell(text: str) -> str:
+    """A name as text in a Markdown table."""
+    for mark in "\\`*_[]|#":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
