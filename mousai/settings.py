@@ -41,6 +41,7 @@ class SelectSettings:
     """
 
     max_errors_per_minute: float = 60.0  # packets of a minute of music that the decoder refused
+    keep_duplicates: bool = False  # whether all copies of one recording are trained on, and not the best one alone
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -6,11 +6,12 @@ Lengths are samples at 48 kHz. The plan grows with the library: what was planned
 its end and the others evenly between, so that neighbours overlap or skip at most half a chunk. A track shorter than a
 chunk is one chunk, padded to the model's divisor.
 
-**Splits.** Tracks that share a first artist, an album or (untagged) a folder form a group, and a group is never
-divided. Validation starts with the smallest groups. A group whose tracks were planned before keeps its split; where
-two groups of different splits have become one, through a new album or a new tag, it is for training: nothing that a
-checkpoint has been trained on ever comes to judge it. `splits.parquet` remembers the split of tracks that are no longer
-planned, whether they are gone or left out by `[select]`; those that are left out still tie their groups together.
+**Splits.** Tracks that share a first artist, an album, (untagged) a folder or half a minute of music form a group, and
+a group is never divided. Validation starts with the smallest groups. A group whose tracks were planned before keeps
+its split; where two groups of different splits have become one, through a new album or a new tag, it is for training:
+nothing that a checkpoint has been trained on ever comes to judge it. `splits.parquet` remembers the split of tracks
+that are no longer planned, whether they are gone or left out by `[select]`; those that are left out still tie their
+groups together.
 """
 
 import dataclasses
@@ -141,7 +142,7 @@ def group_tracks(by_id: Mapping[str, Track], linking: Mapping[str, Track] | None
     `linking` tracks tie groups together without being planned; they are in the result as well.
     A library that is all one group, such as one musician's work, is grouped by album, and else by track.
     """
-    linked = "All tracks are linked by artist, album or folder, so validation"
+    linked = "All tracks are linked by artist, album, folder or recording, so validation"
     levels: list[tuple[str, Callable[[str, Track], list[str]]]] = [
         ("", lambda _, track: _links(track)),
         (f"{linked} holds other albums of the artists it trains on.", lambda _, track: [_album(track)]),
@@ -149,7 +150,10 @@ def group_tracks(by_id: Mapping[str, Track], linking: Mapping[str, Track] | None
     ]
     tracks = {**(linking or {}), **by_id}
     for fallback, names in levels:
-        groups = _connect({track_id: names(track_id, track) for track_id, track in tracks.items()})
+        groups = _connect({
+            track_id: [*names(track_id, track), *([f"recording {track.family}"] if track.family else [])]
+            for track_id, track in tracks.items()
+        })  # fmt: skip
         if len({groups[track_id] for track_id in by_id}) > 1:
             return groups, fallback
     return groups, "There is one track only, so there is no validation."

@@ -26,6 +26,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from mousai.audio import SAMPLE_RATE, Waveform
+from pipeline.fingerprint import Landmarks, Listener, PcmDigest
 from pipeline.records import Reason
 
 HEAD_BYTES = 4096  # what `looks_like_audio` wants to see of a file
@@ -75,12 +76,13 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What decoding a whole file tells; the columns of `Track` of the same names.
+    """What decoding a whole file tells; the columns of `Track` of the same names, and its fingerprint.
 
     `decode_errors` also counts the blocks of about a second in which NaN, Inf or absurd values became zeros.
     """
 
     id: str
+    pcm_id: str | None
     container: str
     codec: str
     header_duration: float | None  # s
@@ -91,6 +93,7 @@ class Probe:
     mix: str
     peak: float
     decode_errors: int
+    landmarks: Landmarks
 
 
 @dataclass(kw_only=True)
@@ -105,6 +108,7 @@ class _Tally:
     channels: int = 0
     errors: int = 0
     digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
+    pcm: PcmDigest | None = None  # where it is wanted
 
 
 class _Resampler(Protocol):
@@ -129,15 +133,18 @@ def looks_like_audio(head: bytes, suffix: str) -> bool:
 
 def probe(file: BinaryIO) -> Probe:
     """Decode all of `file` and measure it; raises `Unusable`."""
-    tally = _Tally()
+    pcm, listener = PcmDigest(), Listener()
+    tally = _Tally(pcm=pcm)
     length, peak = 0, 0.0
     for block in _decode(file, tally):
+        listener.hear(block)
         length += block.shape[1]
         peak = max(peak, float(block.max()), -float(block.min()))
     if length == 0 or (peak == 0 and tally.errors > 0):
         raise Unusable(Reason.DECODE_FAILED, f"{length} samples of silence and {tally.errors} errors came out")
     return Probe(
         id=tally.digest.hexdigest(),
+        pcm_id=pcm.hexdigest(),
         container=tally.container,
         codec=tally.codec,
         header_duration=tally.header_duration,
@@ -148,6 +155,7 @@ def probe(file: BinaryIO) -> Probe:
         mix={1: "doubled", 2: "stereo"}.get(tally.channels, "downmixed"),
         peak=peak,
         decode_errors=tally.errors,
+        landmarks=listener.landmarks(),
     )
 
 
@@ -163,7 +171,7 @@ def stereo_blocks(file: BinaryIO) -> Iterator[Waveform]:
 def _decode(file: BinaryIO, tally: _Tally) -> Iterator[Waveform]:
     """The blocks of `stereo_blocks`; `tally` is complete when they end."""
     for (rate, _, _), alike in groupby(_frames(file, tally), lambda f: (f.sample_rate, f.layout.name, f.format.name)):
-        yield from _stereo(_clean(_planar_blocks(alike), tally), rate)
+        yield from _stereo(_counted(_clean(_planar_blocks(alike), tally), tally, rate), rate)
 
 
 def _frames(file: BinaryIO, tally: _Tally) -> Iterator[AudioFrame]:
@@ -255,6 +263,14 @@ def _clean(blocks: Iterable[Waveform], tally: _Tally) -> Iterator[Waveform]:
         else:
             tally.errors += 1
             yield np.where(sound, block, np.float32(0))
+
+
+def _counted(blocks: Iterable[Waveform], tally: _Tally, rate: int) -> Iterator[Waveform]:
+    """The blocks as they are, hashed on the way where that is wanted."""
+    for block in blocks:
+        if tally.pcm is not None:
+            tally.pcm.update(block, rate)
+        yield block
 
 
 def _stereo(blocks: Iterable[Waveform], rate: int) -> Iterator[Waveform]:

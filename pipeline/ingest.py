@@ -12,7 +12,7 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,18 +21,22 @@ from mousai.errors import UserError
 from mousai.progress import progress
 from mousai.settings import SelectSettings
 from pipeline.decode import AUDIO_SUFFIXES, HEAD_BYTES, Probe, Unusable, is_apple_double, looks_like_audio, probe
+from pipeline.duplicates import FILE as FINGERPRINTS
+from pipeline.duplicates import has_fingerprints, mark_duplicates, merge_fingerprints, to_record
 from pipeline.executors import run_jobs
 from pipeline.manifest import has_columns_of, read_facts, read_table, write_table
-from pipeline.records import Reason, Rejected, Track
+from pipeline.records import Fingerprint, Reason, Rejected, Track
 from pipeline.selection import SelectionSummary, exclusions, summarise
 from pipeline.tags import read_tags
 
 Row = Track | Rejected
+_Read = tuple[Row, Fingerprint | None]
 _Rows = dict[bytes, Row]  # by raw path
 
 _TABLES: tuple[tuple[str, type[Row]], ...] = (("tracks", Track), ("rejected", Rejected))
 _BATCH = 4  # files a job
 _SAVE_EVERY = 30.0  # seconds of reading that a kill may cost
+_MEASURED = {field.name for field in fields(Probe)} & {field.name for field in fields(Track)}  # by decoding
 _RETRIED = (Reason.UNREADABLE, Reason.CHANGED)  # the cure need not change size or time
 
 
@@ -93,7 +97,7 @@ def ingest(
     all_libraries = _outermost([*roots, *known_libraries])
 
     files, rows = _walk_all(roots, all_libraries, old)
-    known = old | _read_parts(parts)
+    known = ({} if outdated else old) | _read_parts(parts)
     stale = []
     num_other = 0
     for file in files:
@@ -115,25 +119,36 @@ def ingest(
     rows += [row for row in old.values() if not any(_is_within(row.raw_path, root) for root in roots)]
     new = _by_path(rows)
     new_facts = {"libraries": [str(library) for library in all_libraries]}
+    num_new = sum(isinstance(row, Track) and old.get(row.raw_path) != row for row in new.values())
     changed = new != old or new_facts != facts or outdated
     if not dry_run:
         if changed:
+            new = _mark(manifests, parts, new)
             _write_rows(manifests, "", new.values(), **new_facts)
         shutil.rmtree(parts, ignore_errors=True)
-    done = _summarize(old, new, select or SelectSettings())
+    done = _summarize(old, new, num_new, select or SelectSettings())
     return replace(
         done, num_other=num_other, num_unread=len(stale) if dry_run else 0, tags_only=tags_only, changed=changed
     )
 
 
 def is_outdated(manifests: Path) -> bool:
-    """Whether the tables are of another version of mousai, so that ingest will read every file again."""
-    return not all(has_columns_of(manifests / f"{name}.parquet", record) for name, record in _TABLES)
+    """Whether a table is missing or of another version of mousai, so that ingest will read every file again."""
+    lost = (manifests / "tracks.parquet").exists() and not has_fingerprints(manifests / FINGERPRINTS)
+    return lost or not all(has_columns_of(manifests / f"{name}.parquet", record) for name, record in _TABLES)
 
 
-def _summarize(old: _Rows, new: _Rows, select: SelectSettings) -> IngestSummary:
+def _mark(manifests: Path, parts: Path, rows: _Rows) -> _Rows:
+    """Bring the fingerprints up to date, and say in the tracks which are copies of one another."""
+    path = manifests / FINGERPRINTS
+    sources = [*([path] if has_fingerprints(path) else []), *sorted(parts.glob(f"*-{FINGERPRINTS}"))]
+    tracks = [row for row in rows.values() if isinstance(row, Track)]
+    merge_fingerprints(sources, {track.id for track in tracks if track.id is not None}, path)
+    return rows | {track.raw_path: track for track in mark_duplicates(tracks, path)}
+
+
+def _summarize(old: _Rows, new: _Rows, num_new: int, select: SelectSettings) -> IngestSummary:
     tracks = [row for row in new.values() if isinstance(row, Track)]
-    num_new = sum(old.get(track.raw_path) != track for track in tracks)
     reasons = Counter(row.reason for row in new.values() if isinstance(row, Rejected))
     return IngestSummary(
         num_tracks=len(tracks),
@@ -172,8 +187,9 @@ def _read_parts(parts: Path) -> _Rows:
     return rows
 
 
-def _write_part(parts: Path, rows: Sequence[Row]) -> None:
+def _write_part(parts: Path, rows: Sequence[Row], fingerprints: Sequence[Fingerprint]) -> None:
     number = sum(1 for _ in parts.glob("*-tracks.parquet"))
+    write_table(parts / f"{number:06}-{FINGERPRINTS}", Fingerprint, fingerprints)
     _write_rows(parts, f"{number:06}-", rows)
 
 
@@ -272,50 +288,57 @@ def _is_other(path: Path) -> bool:
 # What a file holds
 
 
-def _read_all(files: Sequence[_File], read: Callable[[_File], Row], parts: Path, workers: int) -> list[Row]:
-    """read(file) of every file; what is read is saved in `parts` on the way."""
+def _read_all(files: Sequence[_File], read: Callable[[_File], _Read], parts: Path, workers: int) -> list[Row]:
+    """The rows of every file; what is read is saved in `parts` on the way, and the fingerprints only there."""
     rows: list[Row] = []
+    fingerprints: list[Fingerprint] = []
     num_saved, num_rejected, saved = 0, 0, time.monotonic()
     batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
     with progress("reading", len(files), "files") as advance:
         try:
             for batch, found in run_jobs(partial(_read_batch, read), batches, workers, partial(_read_apart, read)):
-                rows += found
-                num_rejected += sum(isinstance(row, Rejected) for row in found)
+                rows += [row for row, _ in found]
+                fingerprints += [fingerprint for _, fingerprint in found if fingerprint is not None]
+                num_rejected += sum(isinstance(row, Rejected) for row, _ in found)
                 advance(len(batch), f"{num_rejected} rejected" if num_rejected else "")
                 if time.monotonic() - saved >= _SAVE_EVERY:
-                    _write_part(parts, rows[num_saved:])
+                    _write_part(parts, rows[num_saved:], fingerprints)
+                    fingerprints.clear()
                     num_saved, saved = len(rows), time.monotonic()
         finally:
             if len(rows) > num_saved:
-                _write_part(parts, rows[num_saved:])
+                _write_part(parts, rows[num_saved:], fingerprints)
     return rows
 
 
-def _read_batch(read: Callable[[_File], Row], batch: Sequence[_File]) -> list[Row]:
+def _read_batch(read: Callable[[_File], _Read], batch: Sequence[_File]) -> list[_Read]:
     return [read(file) for file in batch]
 
 
-def _read_apart(read: Callable[[_File], Row], batch: Sequence[_File]) -> list[Row]:
+def _read_apart(read: Callable[[_File], _Read], batch: Sequence[_File]) -> list[_Read]:
     """The rows of a batch that kills its worker: file by file, to find the culprit."""
     if len(batch) == 1:
-        return [_rejected(batch[0], Reason.DECODE_FAILED, "the decoder crashed")]
+        return [(_rejected(batch[0], Reason.DECODE_FAILED, "the decoder crashed"), None)]
     jobs = run_jobs(partial(_read_batch, read), [[file] for file in batch], 2, partial(_read_apart, read))
     return [row for _, rows in jobs for row in rows]
 
 
-def _read_file(file: _File, tags_only: bool, min_duration: float) -> Row:
+def _read_file(file: _File, tags_only: bool, min_duration: float) -> _Read:
+    row: Row
+    fingerprint = None
     try:
-        row = _read_content(file, tags_only, min_duration)
+        row, fingerprint = _read_content(file, tags_only, min_duration)
     except Unusable as error:
         row = _rejected(file, error.reason, error.detail)
     except FileNotFoundError:
-        return _rejected(file, Reason.CHANGED, "it vanished before it was read")
+        return _rejected(file, Reason.CHANGED, "it vanished before it was read"), None
     except OSError as error:
-        return _rejected(file, Reason.UNREADABLE, error.strerror or str(error))
+        return _rejected(file, Reason.UNREADABLE, error.strerror or str(error)), None
     except Exception as error:  # whatever one file does to a decoder must not stop a library; the row tells
         row = _rejected(file, Reason.DECODE_FAILED, f"{type(error).__name__}: {error}")
-    return row if _is_as_seen(file) else _rejected(file, Reason.CHANGED, "it changed while it was read")
+    if not _is_as_seen(file):
+        return _rejected(file, Reason.CHANGED, "it changed while it was read"), None
+    return row, fingerprint
 
 
 def _is_as_seen(file: _File) -> bool:
@@ -326,23 +349,26 @@ def _is_as_seen(file: _File) -> bool:
     return (file.size, file.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
-def _read_content(file: _File, tags_only: bool, min_duration: float) -> Row:
+def _read_content(file: _File, tags_only: bool, min_duration: float) -> _Read:
     with file.path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
         if not looks_like_audio(head, file.path.suffix):
             reason = Reason.NOT_AUDIO if head else Reason.EMPTY
-            return _rejected(file, reason, f"it starts with {head[:16]!r}" if head else "0 bytes")
+            return _rejected(file, reason, f"it starts with {head[:16]!r}" if head else "0 bytes"), None
         tags = read_tags(stream)
         found = None if tags_only else probe(stream)
     if found is not None and found.length < min_duration * SAMPLE_RATE:
-        return _rejected(file, Reason.TOO_SHORT, f"{found.length / SAMPLE_RATE:.3f} s, {_shorter_than(min_duration)}")
-    return Track(
+        detail = f"{found.length / SAMPLE_RATE:.3f} s, {_shorter_than(min_duration)}"
+        return _rejected(file, Reason.TOO_SHORT, detail), None
+    track = Track(
         path=_shown(file.path),
         raw_path=os.fsencode(file.path),
         library=file.library,
         size=file.size,
         mtime_ns=file.mtime_ns,
-        **(asdict(found) if found else dict.fromkeys(field.name for field in fields(Probe))),
+        **{name: getattr(found, name, None) for name in _MEASURED},
+        cluster=None,
+        family=None,
         title=tags.title,
         artists=tags.artists,
         album=tags.album,
@@ -351,6 +377,7 @@ def _read_content(file: _File, tags_only: bool, min_duration: float) -> Row:
         year=tags.year,
         raw_tags=json.dumps(tags.raw, sort_keys=True),  # ASCII: whatever a tag holds can be stored
     )
+    return track, to_record(found.id, found.landmarks) if found else None
 
 
 def _rejected(file: _File, reason: Reason, detail: str) -> Rejected:

@@ -55,6 +55,11 @@ class Track:
     size: int = column("file size", "bytes")
     mtime_ns: int = column("modification time", "ns")
     id: str | None = column("hash of the demuxed audio packets, 32 hex digits: retagging keeps it")
+    pcm_id: str | None = column(
+        "hash of the decoded samples in 16 bits, without digital silence around them, 32 digits"
+    )
+    cluster: str | None = column("id that all copies of one recording share, the smallest of theirs; null if alone")
+    family: str | None = column("the same for all that share half a minute: copies, excerpts, extended cuts, medleys")
     container: str | None = column("container by content, FFmpeg's name")
     codec: str | None = column("codec, FFmpeg's name")
     header_duration: float | None = column("duration that the header claims", "s")
@@ -72,6 +77,15 @@ class Track:
     genres: list[str] = column("genres, in the tag's order")
     year: int | None = column("year of release")
     raw_tags: str = column("all text tags as they were read, JSON")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fingerprint:
+    """What a recording sounds like, to find it again. `fingerprints.parquet`, sorted by id; read by ingest alone."""
+
+    id: str = column("id of its tracks")
+    times: bytes = column("when each landmark is, little-endian uint32", "frames of 32 ms")
+    words: bytes = column("what the music is like there, little-endian uint32")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +113,7 @@ class Chunk:
     length: int = column("length that the model sees, a multiple of its divisor", "samples at 48 kHz")
     valid_length: int = column("samples that are music; the rest, if any, is padding", "samples at 48 kHz")
     split: str = column('"train" or "val"')
-    group: str = column("what must stay in one split: the linked artists, albums and folders")
+    group: str = column("what must stay in one split: the linked artists, albums, folders and recordings")
     shard: int = column("number of its shard within the split")
 
 
@@ -159,6 +173,7 @@ class Shard:
 RECORDS: dict[str, type[Any]] = {
     "tracks.parquet": Track,
     "rejected.parquet": Rejected,
+    "fingerprints.parquet": Fingerprint,
     "chunks.parquet": Chunk,
     "splits.parquet": Assignment,
     "shards/SPLIT/mousai-SPLIT-NNNNNN.parquet": ShardMember,

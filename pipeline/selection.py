@@ -3,10 +3,11 @@
 A track that is left out stays in `tracks.parquet` with all that was measured, and is not in the plan of the chunks. So
 another threshold needs no new reading: `mousai shard` plans again, and makes again only the shards that are affected.
 
-A new code is a member of `Exclusion`, its line in `MEANINGS`, and a rule: a function of one track in `_RULES`.
+A new code is a member of `Exclusion`, its line in `MEANINGS`, and a rule: a function of one track in `_RULES`. Only
+`duplicate` looks at several: of the copies of a recording against which nothing else speaks, the best one is kept.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,11 +23,19 @@ class Exclusion(StrEnum):
     """Why a usable track is left out of training: a closed set."""
 
     DECODE_ERRORS = "decode_errors"
+    DUPLICATE = "duplicate"
 
 
 MEANINGS = {
     Exclusion.DECODE_ERRORS: "damaged: more than `select.max_errors_per_minute` packets were refused by the decoder",
+    Exclusion.DUPLICATE: "there is a better copy of the same recording; kept with `select.keep_duplicates`",
 }
+
+_LOSSLESS = frozenset({
+    "alac", "ape", "dsd_lsbf", "dsd_lsbf_planar", "dsd_msbf", "dsd_msbf_planar", "flac", "mlp", "mp4als", "shorten",
+    "tak", "truehd", "tta", "wavpack", "wmalossless",
+})  # fmt: skip
+_PADDING = 1.0  # s by which encoders lengthen a track: such lengths are equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +77,37 @@ def exclusions(tracks: Sequence[Track], settings: SelectSettings) -> dict[str, l
         for track in tracks
         if track.length
     }
+    if not settings.keep_duplicates:
+        for track in worse_copies(track for track in tracks if codes.get(track.path) == []):
+            codes[track.path].append(Exclusion.DUPLICATE.value)
     return {path: found for path, found in codes.items() if found}
+
+
+def worse_copies(tracks: Iterable[Track]) -> list[Track]:
+    """All tracks of which there is a better copy.
+
+    Lossless is better, then longer, then more samples a second, more bits a second (of lossy ones), more tags.
+    """
+    clusters: dict[str, list[Track]] = {}
+    for track in tracks:
+        if track.cluster is not None:
+            clusters.setdefault(track.cluster, []).append(track)
+    return [track for cluster in clusters.values() for track in _best_first(cluster)[1:]]
+
+
+def _best_first(cluster: Sequence[Track]) -> list[Track]:
+    longest = max(track.length or 0 for track in cluster) / SAMPLE_RATE
+
+    def rank(track: Track) -> tuple[bool, bool, int, float, int, str]:
+        duration = (track.length or 0) / SAMPLE_RATE
+        codec = track.codec or ""
+        lossless = codec in _LOSSLESS or (codec.startswith("pcm_") and not codec.endswith("law"))
+        bit_rate = track.size / duration if duration and not lossless else 0.0
+        num_tags = sum(map(bool, (track.title, track.artists, track.album, track.genres, track.year)))
+        is_short = duration < longest - _PADDING
+        return not lossless, is_short, -(track.sample_rate or 0), -bit_rate, -num_tags, track.path
+
+    return sorted(cluster, key=rank)
 
 
 def selected(tracks: Sequence[Track], settings: SelectSettings) -> list[Track]:

@@ -21,6 +21,23 @@ def tone(
     return np.tile(wave.astype(np.float32), (channels, 1))
 
 
+def tune(seconds: float, seed: int, *, sample_rate: int = 16_000, tempo: float = 1.0) -> Waveform:
+    """Three voices of random notes as [3, T], their sum within [-1, 1]: music enough for a fingerprint."""
+    generator = np.random.default_rng(seed)
+    voices = np.zeros((3, round(seconds * sample_rate)), np.float32)
+    for voice in voices:
+        start = 0
+        while start < len(voice):
+            length = int(generator.choice([0.2, 0.4, 0.8]) / tempo * sample_rate)
+            times = np.arange(min(length, len(voice) - start)) / sample_rate
+            pitch = 110 * 2 ** (generator.integers(36) / 12)
+            partials = generator.uniform(0, 1, 12) / np.arange(1, 13)
+            waves = np.sin(2 * np.pi * pitch * np.outer(np.arange(1, 13), times))
+            voice[start : start + len(times)] = partials @ waves * np.exp(-3 * times)
+            start += length
+    return voices / np.abs(voices).sum(axis=0).max()
+
+
 def write_tone(
     path: Path,
     seconds: float,

@@ -52,6 +52,39 @@ def make_library(size: int, seed: int = 0) -> list[Track]:
     return tracks
 
 
+def with_copies(tracks: list[Track], seed: int) -> list[Track]:
+    """A tenth of the tracks become copies of others, and a tenth their relatives, whatever their tags say."""
+    generator = random.Random(seed)
+    for name in ("cluster", "family"):
+        for _ in range(len(tracks) // 10):
+            first, second = generator.sample(range(len(tracks)), 2)
+            family = tracks[first].family or tracks[second].family or tracks[first].id
+            shared = {"family": family, "cluster": family} if name == "cluster" else {"family": family}
+            members = {tracks[first].family, tracks[second].family} - {None}
+            tracks = [
+                dataclasses.replace(track, **shared) if number in (first, second)
+                else dataclasses.replace(track, family=family) if track.family in members
+                else track
+                for number, track in enumerate(tracks)
+            ]  # fmt: skip
+    return tracks
+
+
+def assert_nothing_leaks(tracks: Sequence[Track], splits: dict[str, str]) -> None:
+    """No first artist, release, cluster or family of `tracks` is in both splits."""
+    sides: dict[object, set[str]] = {}
+    for track in tracks:
+        names = [
+            ("artist", " ".join(track.artists[0].casefold().split()) if track.artists else Path(track.path).parent),
+            ("release", track.album_artist, track.album) if track.album and track.album_artist else None,
+            ("cluster", track.cluster) if track.cluster else None,
+            ("family", track.family) if track.family else None,
+        ]
+        for name in filter(None, names):
+            sides.setdefault(name, set()).add(splits[track.id or ""])
+    assert [name for name, side in sides.items() if len(side) > 1] == []
+
+
 def split_of(chunks: Sequence[Chunk]) -> dict[str, str]:
     return {chunk.track_id: chunk.split for chunk in chunks}
 
@@ -125,6 +158,24 @@ def test_no_first_artist_album_or_untagged_folder_crosses_the_split(seed: int):
         sides.setdefault(track.artists[0] if track.artists else Path(track.path).parent, set()).add(splits[track.id])
         sides.setdefault((track.album_artist, track.album) if track.album else track.id, set()).add(splits[track.id])
     assert all(len(side) == 1 for side in sides.values())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_cluster_artist_or_album_crosses_the_split_while_a_library_grows_and_shrinks(seed: int):
+    generator = random.Random(seed)
+    library = make_library(300, seed)
+    chunks: list[Chunk] = []
+    trained: set[str] = set()  # what a checkpoint may have heard
+    for scan in range(6):
+        known = generator.sample(library, 60 + 40 * scan)  # some are new, some are gone
+        tracks = with_copies(known, seed * 10 + scan)  # and copies turn up as their fingerprints do
+        chunks = plan_chunks(tracks, chunks, PLAN)
+        splits = split_of(chunks)
+        assert set(splits.values()) == {"train", "val"}
+        assert_nothing_leaks(tracks, splits)
+        judged = {track_id for track_id, split in splits.items() if split == "val"}
+        assert not judged & trained
+        trained = {track_id for track_id, split in splits.items() if split == "train"}
 
 
 def test_names_are_the_same_whatever_their_case_spacing_and_unicode_form():

@@ -29,6 +29,7 @@ STAGES = {"paths": Paths, "ingest": IngestSettings, "select": SelectSettings, "s
 EXAMPLES = {
     "tracks.parquet": "tracks",
     "rejected.parquet": "rejected",
+    "fingerprints.parquet": "fingerprints",
     "chunks.parquet": "chunks",
     "splits.parquet": "splits",
     "shards/SPLIT/mousai-SPLIT-NNNNNN.parquet": "shard-members",

@@ -21,7 +21,7 @@ FLOORS = [
     *GROUND,
     {  # nouns, and what is said about a model
         "pipeline.records", "pipeline.tags", "pipeline.songs", "pipeline.instruments", "pipeline.executors",
-        "pipeline.figures", "pipeline.spectrogram",
+        "pipeline.figures", "pipeline.spectrogram", "pipeline.fingerprint",
         "mousai.config", "mousai.diffusion", "mousai.ema", "mousai.text", "mousai.checkpoint", "mousai.runlog",
     },
     {  # tables, files and prompts; networks
@@ -31,6 +31,7 @@ FLOORS = [
     {"pipeline.selection"},  # which tracks are trained on
     {  # plans and shards; models, and how anything is trained
         "pipeline.chunks", "pipeline.tars", "pipeline.synth", "pipeline.excerpt", "pipeline.split_figures",
+        "pipeline.duplicates",
         "mousai.workspace", "mousai.dmae", "mousai.generator", "mousai.fit", "mousai.pictures",
         "mousai.centroids", "mousai.costs", "mousai.texture",
     },
