@@ -57,7 +57,8 @@ def test_every_command_and_each_of_its_options_has_help(name):
 
 
 def test_the_help_lists_the_chain_in_its_order():
-    assert list(COMMANDS)[:7] == ["init", "ingest", "prompts", "shard", "encode-latents", "train", "generate"]
+    chain = ["init", "ingest", "prompts", "shard", "encode-latents", "train", "generate"]
+    assert [name for name in COMMANDS if name in chain] == chain
 
 
 def test_each_command_names_the_next_one(chain: Chain):
