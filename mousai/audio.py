@@ -40,7 +40,8 @@ def read_span(file: BinaryIO, start: int = 0, length: int = -1) -> Waveform:
     with soundfile.SoundFile(file) as sound:
         sound.seek(start)
         pcm = sound.read(length, dtype="int16", always_2d=True)
-    return np.ascontiguousarray(pcm.T, dtype=np.float32) / np.float32(32_767)
+    audio: Waveform = np.divide(pcm.T, np.float32(32_767), dtype=np.float32, order="C")
+    return audio
 
 
 def write_audio(path: Path, audio: Waveform, *, title: str = "", comment: str = "") -> None:

@@ -4,11 +4,13 @@ The stats are written last: they are the done marker. The same input gives the s
 """
 
 import dataclasses
+import io
+import os
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 from mousai.errors import UserError
 from mousai.storage import publish, read_json, sha256_of_file, write_json
@@ -111,12 +113,49 @@ def read_members(folder: Path, name: str, record: type[Member]) -> list[Member]:
 
 def read_member(tar: Path, offset: int, size: int) -> bytes:
     """The content of one member, by its row's `offset` and `size`."""
-    with tar.open("rb") as file:
-        file.seek(offset)
-        content = file.read(size)
-    if len(content) != size:
-        raise UserError(f"{tar} has been cut short: {len(content)} of {size} bytes at {offset}. {_AGAIN}")
-    return content
+    with open_member(tar, offset, size) as file:
+        return file.read()
+
+
+def open_member(tar: Path, offset: int, size: int) -> BinaryIO:
+    """The same as an open file, from which no more is read than is asked for."""
+    file = tar.open("rb", buffering=0)
+    found = max(0, min(size, os.fstat(file.fileno()).st_size - offset))
+    if found != size:
+        file.close()
+        raise UserError(f"{tar} has been cut short: {found} of {size} bytes at {offset}. {_AGAIN}")
+    return cast("BinaryIO", _Content(file, offset, size))
+
+
+class _Content(io.RawIOBase):
+    """`size` bytes of a file from `start` on, as a file that owns the other one."""
+
+    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._position = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def read(self, size: int = -1, /) -> bytes:
+        left = max(0, self._size - self._position)
+        content = os.pread(self._file.fileno(), left if size < 0 else min(size, left), self._start + self._position)
+        self._position += len(content)
+        return content
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def member_spans(tar: Path) -> dict[str, tuple[int, int]]:
