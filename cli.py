@@ -133,7 +133,7 @@ def prompts(
     as_json: JsonOption = False,
 ) -> None:
     """Plan chunks and splits (chunks.parquet) and show the prompts that training will see."""
-    from pipeline.chunks import read_chunks
+    from pipeline.chunks import spread_chunks
     from pipeline.prompts import draw_prompt, plain_prompt, top_keywords
     from pipeline.selection import read_selected
 
@@ -141,16 +141,16 @@ def prompts(
     with space.lock():
         summary = _plan_chunks(space)
     tracks = read_selected(space.manifests, space.select)
-    chunks = read_chunks(space.manifests)
     seed = space.preset.train_generator.seed
-    spread = [chunks[i * len(chunks) // show] for i in range(min(show, len(chunks)))]
-    drawn = [draw_prompt(tracks[each.track_id], each.index, each.count, seed=seed, step=step) for each in spread]
+    shown = spread_chunks(space.manifests, summary.num_chunks, show)
+    drawn = [draw_prompt(tracks[each.track_id], each.index, each.count, seed=seed, step=step) for each in shown]
     keywords = top_keywords(list(tracks.values()), top)
-    whole = [plain_prompt(tracks[each.track_id], each.index, each.count) for each in chunks]
+    counted = spread_chunks(space.manifests, summary.num_chunks, 10_000 if tokens else 0)
+    whole = [plain_prompt(tracks[each.track_id], each.index, each.count) for each in counted]
     shares = _token_shares(space, whole) if tokens else None
     if as_json:
-        shown = {"prompts": drawn, "keywords": keywords, "tokens": shares}
-        return _print_json({**dataclasses.asdict(summary), **shown})
+        found = {"prompts": drawn, "keywords": keywords, "tokens": shares}
+        return _print_json({**dataclasses.asdict(summary), **found})
     _describe_plan(summary)
     for prompt in drawn:
         print(f"  {prompt}")
@@ -734,13 +734,12 @@ def _describe_selection(selection: "SelectionSummary") -> None:
 
 
 def _token_shares(space: Workspace, prompts: list[str]) -> dict[str, float] | None:
-    """Shares of unknown tokens and cut prompts over at most 10,000 prompts; None, with a warning, without encoder."""
+    """Shares of unknown tokens and of cut prompts; None, with a warning, without encoder."""
     from mousai.text import token_shares
 
     config = space.preset.generator
-    chosen = prompts[:: max(1, len(prompts) // 10_000)]
     try:
-        return dataclasses.asdict(token_shares(config.text_encoder, config.text_length, chosen))
+        return dataclasses.asdict(token_shares(config.text_encoder, config.text_length, prompts))
     except UserError as error:
         print(f"mousai: no token shares: {error}", file=sys.stderr)
         return None

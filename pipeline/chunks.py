@@ -17,14 +17,15 @@ groups together.
 import dataclasses
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, zip_longest
 from pathlib import Path, PurePath
 
 from mousai.audio import SAMPLE_RATE
 from mousai.errors import UserError
 from mousai.settings import SelectSettings
-from pipeline.manifest import read_facts, read_table, write_table
+from pipeline.manifest import iter_table, read_facts, read_table, write_table
 from pipeline.prompts import tracks_by_id
 from pipeline.records import Assignment, Chunk, Track
 from pipeline.selection import SelectionSummary, exclusions, summarise
@@ -74,9 +75,41 @@ def chunk_starts(length: int, chunk_length: int) -> list[int]:
     return [round(i * (length - chunk_length) / (count - 1)) for i in range(count)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Where everything goes, by track: the chunks, of which a large library has millions, are made one by one."""
+
+    plan: ChunkPlan
+    by_id: Mapping[str, Track]  # the tracks that are planned
+    groups: Mapping[str, str]
+    fallback: str
+    splits: Mapping[str, str]  # of tracks that are no longer planned as well
+    shards: Mapping[str, int]
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All chunks, sorted by split, shard and key."""
+        for track_id in sorted(
+            self.by_id, key=lambda track_id: (self.splits[track_id], self.shards[track_id], f"{track_id}_")
+        ):
+            cuts = _cut(self.by_id[track_id], self.plan)
+            for index, (start, length, valid_length) in enumerate(cuts, 1):
+                yield Chunk(
+                    key=f"{track_id}_{index:04}",
+                    track_id=track_id,
+                    index=index,
+                    count=len(cuts),
+                    start=start,
+                    length=length,
+                    valid_length=valid_length,
+                    split=self.splits[track_id],
+                    group=self.groups[track_id],
+                    shard=self.shards[track_id],
+                )
+
+
 def plan_chunks(
     tracks: Sequence[Track],
-    previous: Sequence[Chunk],
+    previous: Iterable[Chunk],
     plan: ChunkPlan,
     *,
     excluded: Collection[str] = (),
@@ -84,17 +117,10 @@ def plan_chunks(
 ) -> list[Chunk]:
     """The chunks of all decoded tracks whose path is not `excluded`, sorted by split, shard and key.
 
-    `previous` is the plan so far (empty at first). Made with another chunk length or divisor, it hands down its splits
-    and nothing else. `remembered` tells the split (by track id) of tracks that were planned before it.
+    `previous` is the plan so far (empty at first), in the same order. Made with another chunk length or divisor, it
+    hands down its splits and nothing else. `remembered` tells the split (by track id) of tracks planned before it.
     """
-    by_id = tracks_by_id(track for track in tracks if track.path not in excluded)
-    if not by_id:
-        return []
-    groups, _ = group_tracks(by_id, tracks_by_id(tracks))
-    before = {**(remembered or {}), **_splits_of(previous)}
-    splits = _assign_splits(by_id, groups, before, plan.validation_share)
-    cut = [_cut(track_id, by_id[track_id], groups[track_id], splits, plan) for track_id in sorted(by_id)]
-    return sorted(_place(cut, previous, plan), key=lambda chunk: (chunk.split, chunk.shard, chunk.key))
+    return list(_lay_out(tracks, previous, plan, excluded, remembered or {}).chunks())
 
 
 def update_chunks(manifests: Path, plan: ChunkPlan, select: SelectSettings | None = None) -> ChunkSummary:
@@ -102,23 +128,21 @@ def update_chunks(manifests: Path, plan: ChunkPlan, select: SelectSettings | Non
     path = manifests / _FILE
     tracks = read_table(manifests / "tracks.parquet", Track, "mousai ingest LIBRARY")
     excluded = exclusions(tracks, select or SelectSettings())
-    previous = read_chunks(manifests) if path.exists() else []
     remembered = _read_splits(manifests)
-    chunks = plan_chunks(tracks, previous, plan, excluded=excluded, remembered=remembered)
-    if not chunks:
+    layout = _lay_out(tracks, _iter_chunks(manifests), plan, excluded, remembered)
+    if not layout.by_id:
         left_out = f" that is trained on ({len(excluded)} are left out by [select])" if excluded else ""
         raise UserError(
             f"{manifests / 'tracks.parquet'} has no decoded track{left_out}. Add music with: mousai ingest LIBRARY"
         )
-    splits = {**remembered, **_splits_of(previous), **_splits_of(chunks)}
-    if splits != remembered:  # before the plan, so that a kill between the two forgets nothing
-        rows = [Assignment(track_id=track_id, split=splits[track_id]) for track_id in sorted(splits)]
+    if layout.splits != remembered:  # before the plan, so that a kill between the two forgets nothing
+        rows = (Assignment(track_id=track_id, split=layout.splits[track_id]) for track_id in sorted(layout.splits))
         write_table(manifests / _SPLITS, Assignment, rows)
     facts = dataclasses.asdict(plan)
-    changed = chunks != previous
+    changed = any(new != old for new, old in zip_longest(layout.chunks(), _iter_chunks(manifests)))
     if changed or read_facts(path) != facts:
-        write_table(path, Chunk, chunks, **facts)
-    return _summarise(tracks, excluded, chunks, changed)
+        write_table(path, Chunk, layout.chunks(), **facts)
+    return _summarise(layout, summarise(tracks, excluded), changed)
 
 
 def read_chunks(manifests: Path) -> list[Chunk]:
@@ -126,14 +150,53 @@ def read_chunks(manifests: Path) -> list[Chunk]:
     return read_table(manifests / _FILE, Chunk, "mousai shard")
 
 
+def spread_chunks(manifests: Path, num_chunks: int, count: int) -> list[Chunk]:
+    """Up to `count` of the plan's `num_chunks` chunks, at even distances."""
+    count = min(count, num_chunks)
+    wanted = {i * num_chunks // count for i in range(count)}
+    return [chunk for number, chunk in enumerate(_iter_chunks(manifests)) if number in wanted] if count else []
+
+
+def _iter_chunks(manifests: Path) -> Iterator[Chunk]:
+    path = manifests / _FILE
+    return iter_table(path, Chunk, "mousai shard") if path.exists() else iter(())
+
+
 def _read_splits(manifests: Path) -> dict[str, str]:
     path = manifests / _SPLITS
-    rows = read_table(path, Assignment, "mousai shard") if path.exists() else []
+    rows = iter_table(path, Assignment, "mousai shard") if path.exists() else ()
     return {row.track_id: row.split for row in rows}
 
 
-def _splits_of(chunks: Iterable[Chunk]) -> dict[str, str]:
-    return {chunk.track_id: chunk.split for chunk in chunks}
+def _lay_out(
+    tracks: Sequence[Track],
+    previous: Iterable[Chunk],
+    plan: ChunkPlan,
+    excluded: Collection[str],
+    remembered: Mapping[str, str],
+) -> _Layout:
+    by_id = tracks_by_id(track for track in tracks if track.path not in excluded)
+    before, kept = dict(remembered), {}
+    same_plan = True
+    for track_id, rows in groupby(previous, lambda chunk: chunk.track_id):
+        chunks = list(rows)
+        before[track_id] = chunks[0].split
+        same_plan = same_plan and all(chunk.length == _planned_length(chunk, plan) for chunk in chunks)
+        cuts = [(chunk.start, chunk.length, chunk.valid_length) for chunk in chunks]
+        if track_id in by_id and cuts == _cut(by_id[track_id], plan):
+            kept[track_id] = chunks[0].shard
+    groups, fallback = group_tracks(by_id, tracks_by_id(tracks))
+    by_group = _assign_splits(by_id, groups, before, plan.validation_share) if by_id else {}
+    splits = {track_id: by_group[groups[track_id]] for track_id in by_id}
+    kept = {key: shard for key, shard in kept.items() if same_plan and splits[key] == before[key]}
+    return _Layout(
+        plan=plan,
+        by_id=by_id,
+        groups=groups,
+        fallback=fallback,
+        splits={**before, **splits},
+        shards=_place(by_id, splits, kept, plan),
+    )
 
 
 def group_tracks(by_id: Mapping[str, Track], linking: Mapping[str, Track] | None = None) -> tuple[dict[str, str], str]:
@@ -226,61 +289,33 @@ def _assign_splits(
     return splits
 
 
-def _cut(track_id: str, track: Track, group: str, splits: Mapping[str, str], plan: ChunkPlan) -> list[Chunk]:
-    """The chunks of one track, not yet in a shard."""
+def _cut(track: Track, plan: ChunkPlan) -> list[tuple[int, int, int]]:
+    """Start, length and valid length of the chunks of a track."""
     length = track.length or 0
     valid_length = min(length, plan.chunk_length)
-    starts = chunk_starts(length, plan.chunk_length)
-    return [
-        Chunk(
-            key=f"{track_id}_{index:04}",
-            track_id=track_id,
-            index=index,
-            count=len(starts),
-            start=start,
-            length=_round_up(valid_length, plan.divisor),
-            valid_length=valid_length,
-            split=splits[group],
-            group=group,
-            shard=-1,
-        )
-        for index, start in enumerate(starts, 1)
-    ]
+    padded_length = _round_up(valid_length, plan.divisor)
+    return [(start, padded_length, valid_length) for start in chunk_starts(length, plan.chunk_length)]
 
 
-def _place(cut: Iterable[list[Chunk]], previous: Sequence[Chunk], plan: ChunkPlan) -> list[Chunk]:
-    """The chunks in their shards: old ones where they were, new tracks in new shards, a track never divided."""
-    same_plan = all(chunk.length == _planned_length(chunk, plan) for chunk in previous)
-    before = {_identity(chunk): chunk.shard for chunk in previous if same_plan}
-    placed: list[Chunk] = []
-    new: list[list[Chunk]] = []
-    for chunks in cut:
-        shards = {before.get(_identity(chunk), -1) for chunk in chunks}
-        if -1 in shards:
-            new.append(chunks)
-        else:
-            placed += _in_shard(chunks, shards.pop())
+def _place(
+    by_id: Mapping[str, Track], splits: Mapping[str, str], kept: Mapping[str, int], plan: ChunkPlan
+) -> dict[str, int]:
+    """Track id -> shard: old tracks where they are `kept`, new ones in new shards, a track never divided."""
+    shards = dict(kept)
     last = {"train": -1, "val": -1}
-    for chunk in placed:
-        last[chunk.split] = max(last[chunk.split], chunk.shard)
+    for track_id, shard in kept.items():
+        last[splits[track_id]] = max(last[splits[track_id]], shard)
     space = {"train": 0, "val": 0}
-    for chunks in new:
-        split = chunks[0].split
-        if len(chunks) > space[split]:
+    for track_id in sorted(by_id):
+        if track_id in kept:
+            continue
+        split, count = splits[track_id], len(_cut(by_id[track_id], plan))
+        if count > space[split]:
             last[split] += 1
             space[split] = plan.chunks_per_shard
-        space[split] -= len(chunks)
-        placed += _in_shard(chunks, last[split])
-    return placed
-
-
-def _in_shard(chunks: Iterable[Chunk], shard: int) -> list[Chunk]:
-    return [dataclasses.replace(chunk, shard=shard) for chunk in chunks]
-
-
-def _identity(chunk: Chunk) -> tuple[str, str, int, int, int, int]:
-    """What must stay the same for a chunk to stay in its shard."""
-    return chunk.split, chunk.key, chunk.count, chunk.start, chunk.length, chunk.valid_length
+        space[split] -= count
+        shards[track_id] = last[split]
+    return shards
 
 
 def _planned_length(chunk: Chunk, plan: ChunkPlan) -> int:
@@ -293,35 +328,34 @@ def _round_up(length: int, divisor: int) -> int:
     return -(-length // divisor) * divisor
 
 
-def _summarise(
-    tracks: Sequence[Track], excluded: Mapping[str, list[str]], chunks: Sequence[Chunk], changed: bool
-) -> ChunkSummary:
-    by_id = tracks_by_id(track for track in tracks if track.path not in excluded)
-    chunked: Counter[str] = Counter()  # samples by track
-    durations = {"train": 0.0, "val": 0.0}
-    for chunk in chunks:
-        chunked[chunk.track_id] += chunk.valid_length
-        durations[chunk.split] += chunk.valid_length / SAMPLE_RATE
-    uncovered = [(track.length or 0) - chunked[track_id] for track_id, track in by_id.items()]  # > 0: skipped
+def _summarise(layout: _Layout, selection: SelectionSummary, changed: bool) -> ChunkSummary:
+    planned: Counter[str] = Counter()  # samples by split
+    num_chunks = skipped = overlapped = 0
+    for track_id, track in layout.by_id.items():
+        valid_lengths = [valid_length for _, _, valid_length in _cut(track, layout.plan)]
+        num_chunks += len(valid_lengths)
+        planned[layout.splits[track_id]] += sum(valid_lengths)
+        uncovered = (track.length or 0) - sum(valid_lengths)
+        skipped += max(0, uncovered)
+        overlapped += max(0, -uncovered)
     return ChunkSummary(
-        num_chunks=len(chunks),
-        num_tracks=len(chunked),
-        num_groups=len({chunk.group for chunk in chunks}),
-        num_shards=len({(chunk.split, chunk.shard) for chunk in chunks}),
-        train_duration=durations["train"],
-        val_duration=durations["val"],
-        skipped_duration=sum(length for length in uncovered if length > 0) / SAMPLE_RATE,
-        overlapped_duration=-sum(length for length in uncovered if length < 0) / SAMPLE_RATE,
-        num_crossing_artists=len(_crossing_artists(by_id, chunks)),
+        num_chunks=num_chunks,
+        num_tracks=len(layout.by_id),
+        num_groups=len({layout.groups[track_id] for track_id in layout.by_id}),
+        num_shards=len({(layout.splits[track_id], shard) for track_id, shard in layout.shards.items()}),
+        train_duration=planned["train"] / SAMPLE_RATE,
+        val_duration=planned["val"] / SAMPLE_RATE,
+        skipped_duration=skipped / SAMPLE_RATE,
+        overlapped_duration=overlapped / SAMPLE_RATE,
+        num_crossing_artists=len(_crossing_artists(layout.by_id, layout.splits)),
         changed=changed,
-        fallback=group_tracks(by_id, tracks_by_id(tracks))[1],
-        selection=summarise(tracks, excluded),
+        fallback=layout.fallback,
+        selection=selection,
     )
 
 
-def _crossing_artists(by_id: Mapping[str, Track], chunks: Sequence[Chunk]) -> set[str]:
+def _crossing_artists(by_id: Mapping[str, Track], splits: Mapping[str, str]) -> set[str]:
     """Normalised names that follow the first artist on some track and occur on tracks of both splits."""
-    splits = _splits_of(chunks)
     names: dict[str, set[str]] = {"train": set(), "val": set()}
     featured: set[str] = set()
     for track_id, track in by_id.items():

@@ -8,7 +8,7 @@ Shapes: [2, T], T samples at 48 kHz.
 
 import json
 import os
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -25,7 +25,7 @@ from mousai.settings import SelectSettings
 from mousai.storage import hash_of, require_space
 from pipeline.decode import Unusable, stereo_blocks
 from pipeline.executors import run_jobs
-from pipeline.manifest import read_table
+from pipeline.manifest import iter_table
 from pipeline.prompts import describe_chunk
 from pipeline.records import Chunk, Reason, Shard, ShardMember, Track
 from pipeline.selection import read_selected
@@ -128,29 +128,24 @@ def plan_shards(
 ) -> list[ShardJob]:
     """One job for each shard of the plan, in its order; `select` as it was for the plan."""
     tracks = read_selected(manifests, select)
-    chunks = read_table(manifests / "chunks.parquet", Chunk, "mousai shard")
-    if any(chunk.track_id not in tracks for chunk in chunks):
-        raise UserError(
-            f"{manifests / 'chunks.parquet'} names tracks that are gone or left out. Plan again with: mousai shard"
+    chunks = iter_table(manifests / "chunks.parquet", Chunk, "mousai shard")
+    jobs = []
+    for (split, number), members in groupby(chunks, lambda chunk: (chunk.split, chunk.shard)):
+        by_track = [(track_id, tuple(rows)) for track_id, rows in groupby(members, lambda chunk: chunk.track_id)]
+        if not all(track_id in tracks for track_id, _ in by_track):
+            raise UserError(
+                f"{manifests / 'chunks.parquet'} names tracks that are gone or left out. Plan again with: mousai shard"
+            )
+        jobs.append(
+            ShardJob(
+                folder=shards / split,
+                name=shard_name(split, number),
+                split=split,
+                audio_format=audio_format,
+                tracks=tuple((tracks[track_id], of_track) for track_id, of_track in by_track),
+            )
         )
-    by_shard: defaultdict[tuple[str, int], list[Chunk]] = defaultdict(list)
-    for chunk in chunks:
-        by_shard[chunk.split, chunk.shard].append(chunk)
-    return [
-        ShardJob(
-            folder=shards / split,
-            name=shard_name(split, number),
-            split=split,
-            audio_format=audio_format,
-            tracks=tuple(
-                (tracks[track_id], tuple(of_track))
-                for track_id, of_track in groupby(
-                    sorted(members, key=lambda chunk: (chunk.track_id, chunk.index)), lambda chunk: chunk.track_id
-                )
-            ),
-        )
-        for (split, number), members in sorted(by_shard.items())
-    ]
+    return jobs
 
 
 def require_current(

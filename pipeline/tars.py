@@ -10,12 +10,15 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from mousai.errors import UserError
 from mousai.storage import publish, read_json, sha256_of_file, write_json
 from pipeline.manifest import read_table, write_table
 from pipeline.records import LatentMember, Shard, ShardMember
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Member = TypeVar("Member", ShardMember, LatentMember)
 
@@ -113,22 +116,26 @@ def read_members(folder: Path, name: str, record: type[Member]) -> list[Member]:
 
 def read_member(tar: Path, offset: int, size: int) -> bytes:
     """The content of one member, by its row's `offset` and `size`."""
-    with open_member(tar, offset, size) as file:
-        return file.read()
+    with _open(tar, offset, size) as file:
+        return os.pread(file.fileno(), size, offset)
 
 
 def open_member(tar: Path, offset: int, size: int) -> BinaryIO:
-    """The same as an open file, from which no more is read than is asked for."""
+    """The same as a file, from which no more is read than is asked for."""
+    return cast("BinaryIO", _Content(_open(tar, offset, size), offset, size))
+
+
+def _open(tar: Path, offset: int, size: int) -> io.FileIO:
     file = tar.open("rb", buffering=0)
     found = max(0, min(size, os.fstat(file.fileno()).st_size - offset))
     if found != size:
         file.close()
         raise UserError(f"{tar} has been cut short: {found} of {size} bytes at {offset}. {_AGAIN}")
-    return cast("BinaryIO", _Content(file, offset, size))
+    return file
 
 
 class _Content(io.RawIOBase):
-    """`size` bytes of a file from `start` on, as a file that owns the other one."""
+    """`size` bytes of a file from `start` on, as a file that closes the other one with itself."""
 
     def __init__(self, file: io.FileIO, start: int, size: int) -> None:
         self._file, self._start, self._size, self._position = file, start, size, 0
@@ -139,19 +146,16 @@ class _Content(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def tell(self) -> int:
-        return self._position
-
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
-    def read(self, size: int = -1, /) -> bytes:
-        left = max(0, self._size - self._position)
-        content = os.pread(self._file.fileno(), left if size < 0 else min(size, left), self._start + self._position)
-        self._position += len(content)
-        return content
+    def readinto(self, buffer: "Buffer", /) -> int:
+        wanted = memoryview(buffer)[: max(0, self._size - self._position)]
+        count = os.preadv(self._file.fileno(), [wanted], self._start + self._position)
+        self._position += count
+        return count
 
     def close(self) -> None:
         self._file.close()

@@ -1,6 +1,7 @@
 """A tar and its sidecars: same bytes twice, members found by offset, and done only when the stats say so."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline.tars import (
     finished_shards,
     is_done,
     list_shards,
+    open_member,
     read_member,
     read_members,
     read_stats,
@@ -71,6 +73,17 @@ def test_offset_and_size_find_the_main_member_without_reading_the_tar(tmp_path: 
     rows = read_members(tmp_path, NAME, ShardMember)
     tar = tmp_path / f"{NAME}.tar"
     assert {row.key: read_member(tar, row.offset, row.size) for row in rows} == CONTENTS
+
+
+def test_an_open_member_is_a_file_that_ends_with_its_content(tmp_path: Path):
+    write(tmp_path)
+    row = read_members(tmp_path, NAME, ShardMember)[0]
+    content = CONTENTS[row.key]
+    with open_member(tmp_path / f"{NAME}.tar", row.offset, row.size) as file:
+        assert file.read() == content and file.read(1) == b""
+        assert (file.seek(2), file.read(3), file.tell()) == (2, content[2:5], 5)
+        assert (file.seek(-2, os.SEEK_END), file.read(99)) == (len(content) - 2, content[-2:])
+        assert (file.seek(1, os.SEEK_CUR), file.read()) == (len(content) + 1, b"")
 
 
 def test_latents_go_the_same_way(tmp_path: Path):
