@@ -20,6 +20,7 @@ from typing import BinaryIO, Protocol
 import av
 import numpy as np
 import soxr
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
@@ -236,23 +237,26 @@ def _frames_of(container: InputContainer, stream: AudioStream, tally: _Tally) ->
 
 def _planar_blocks(frames: Iterable[AudioFrame]) -> Iterator[Waveform]:
     """Frames of one kind as float [1, T] or [2, T] blocks of about `_BLOCK` samples."""
-    convert: AudioResampler | None = None
-    block: list[Waveform] = []
-    length = 0
+    waiting, convert = AudioFifo(), None
     for frame in frames:
-        channels = frame.layout.nb_channels
-        known = not frame.layout.name.endswith(" channels")  # else FFmpeg has a number of channels, but no layout
         if convert is None:
+            channels = frame.layout.nb_channels
+            known = not frame.layout.name.endswith(" channels")  # else FFmpeg has a number of channels, but no layout
             # Converted to float, FFmpeg's matrix is not scaled down: front channels keep their level.
             convert = AudioResampler("fltp", "stereo" if channels > 2 and known else None)
-        for planar in convert.resample(frame):
-            block.append(np.asarray(planar.to_ndarray()[:2], np.float32))
-            length += planar.samples
-        if length >= _BLOCK:
-            yield np.concatenate(block, axis=1)
-            block, length = [], 0
-    if length:
-        yield np.concatenate(block, axis=1)
+        frame.pts = None  # of a damaged file they may leap, which a FIFO refuses
+        waiting.write(frame)
+        if waiting.samples >= _BLOCK:
+            yield _floats(waiting, convert)
+    if convert is not None and waiting.samples:
+        yield _floats(waiting, convert)
+
+
+def _floats(waiting: AudioFifo, convert: AudioResampler) -> Waveform:
+    """All that is waiting, as one block."""
+    whole = waiting.read()
+    assert whole is not None
+    return np.concatenate([np.asarray(part.to_ndarray()[:2], np.float32) for part in convert.resample(whole)], axis=1)
 
 
 def _clean(blocks: Iterable[Waveform], tally: _Tally) -> Iterator[Waveform]:
