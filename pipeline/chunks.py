@@ -19,7 +19,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, zip_longest
+from itertools import chain, groupby, zip_longest
 from pathlib import Path, PurePath
 
 from mousai.audio import SAMPLE_RATE
@@ -185,7 +185,7 @@ def _lay_out(
         cuts = [(chunk.start, chunk.length, chunk.valid_length) for chunk in chunks]
         if track_id in by_id and cuts == _cut(by_id[track_id], plan):
             kept[track_id] = chunks[0].shard
-    groups, fallback = group_tracks(by_id, tracks_by_id(tracks))
+    groups, fallback = group_tracks(by_id, tracks)
     by_group = _assign_splits(by_id, groups, before, plan.validation_share) if by_id else {}
     splits = {track_id: by_group[groups[track_id]] for track_id in by_id}
     kept = {key: shard for key, shard in kept.items() if same_plan and splits[key] == before[key]}
@@ -199,24 +199,25 @@ def _lay_out(
     )
 
 
-def group_tracks(by_id: Mapping[str, Track], linking: Mapping[str, Track] | None = None) -> tuple[dict[str, str], str]:
+def group_tracks(by_id: Mapping[str, Track], linking: Iterable[Track] = ()) -> tuple[dict[str, str], str]:
     """Track id -> name of its group, and why the groups are narrower than they should be ("" if they are not).
 
-    `linking` tracks tie groups together without being planned; they are in the result as well.
+    `linking` tracks tie groups together without being planned: those that are left out, and other paths of a recording.
     A library that is all one group, such as one musician's work, is grouped by album, and else by track.
     """
     linked = "All tracks are linked by artist, album, folder or recording, so validation"
-    levels: list[tuple[str, Callable[[str, Track], list[str]]]] = [
-        ("", lambda _, track: _links(track)),
-        (f"{linked} holds other albums of the artists it trains on.", lambda _, track: [_album(track)]),
-        (f"{linked} holds other tracks of the albums it trains on.", lambda track_id, _: [f"track {track_id}"]),
+    levels: list[tuple[str, Callable[[Track], list[str]]]] = [
+        ("", _links),
+        (f"{linked} holds other albums of the artists it trains on.", lambda track: [_album(track)]),
+        (f"{linked} holds other tracks of the albums it trains on.", lambda track: [f"track {track.id}"]),
     ]
-    tracks = {**(linking or {}), **by_id}
-    for fallback, names in levels:
-        groups = _connect({
-            track_id: [*names(track_id, track), *([f"recording {track.family}"] if track.family else [])]
-            for track_id, track in tracks.items()
-        })  # fmt: skip
+    others = [each for each in linking if each.id is not None and each.length and each is not by_id.get(each.id)]
+    for fallback, names_of in levels:
+        names: dict[str, list[str]] = {}
+        for track in chain(by_id.values(), others):
+            recording = [f"recording {track.family}"] if track.family else []
+            names.setdefault(track.id or "", []).extend([*names_of(track), *recording])
+        groups = _connect(names)
         if len({groups[track_id] for track_id in by_id}) > 1:
             return groups, fallback
     return groups, "There is one track only, so there is no validation."

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from mousai.errors import UserError
+from mousai.settings import SelectSettings
 from pipeline.chunks import ChunkPlan, chunk_starts, group_tracks, plan_chunks, read_chunks, update_chunks
 from pipeline.manifest import write_table
 from pipeline.prompts import tracks_by_id
 from pipeline.records import Chunk, Track
+from pipeline.selection import exclusions
 
 SECOND = 48_000
 LENGTH = 10 * SECOND  # of a chunk
@@ -160,22 +162,38 @@ def test_no_first_artist_album_or_untagged_folder_crosses_the_split(seed: int):
     assert all(len(side) == 1 for side in sides.values())
 
 
+def test_all_paths_of_a_recording_tie_groups_together_also_those_that_are_left_out():
+    single = make_track("song", "Zoe", album="Single", path="/music/a.ogg")
+    compiled = make_track("song", "Bob", album="Hits", path="/music/b.ogg")  # the same packets
+    better = make_track("flac", "Ann", album="Remastered", cluster="flac", family="flac")
+    worse = make_track("mp3", "Abe", cluster="flac", family="flac")
+    tracks = [single, compiled, better, worse, make_track("bob", "Bob"), make_track("abe", "Abe")]
+    by_id = tracks_by_id(track for track in tracks if track is not worse)
+    groups, _ = group_tracks(by_id, tracks)
+    assert groups["song"] == groups["bob"] == "artist bob"
+    assert groups["flac"] == groups["abe"] == "artist abe"
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_no_cluster_artist_or_album_crosses_the_split_while_a_library_grows_and_shrinks(seed: int):
     generator = random.Random(seed)
     library = make_library(300, seed)
     chunks: list[Chunk] = []
+    planned: dict[str, str] = {}
     trained: set[str] = set()  # what a checkpoint may have heard
     for scan in range(6):
         known = generator.sample(library, 60 + 40 * scan)  # some are new, some are gone
         tracks = with_copies(known, seed * 10 + scan)  # and copies turn up as their fingerprints do
-        chunks = plan_chunks(tracks, chunks, PLAN)
+        excluded = exclusions(tracks, SelectSettings())
+        chunks = plan_chunks(tracks, chunks, PLAN, excluded=excluded, remembered=planned)
         splits = split_of(chunks)
         assert set(splits.values()) == {"train", "val"}
-        assert_nothing_leaks(tracks, splits)
-        judged = {track_id for track_id, split in splits.items() if split == "val"}
-        assert not judged & trained
-        trained = {track_id for track_id, split in splits.items() if split == "train"}
+        assert_nothing_leaks([track for track in tracks if track.path not in excluded], splits)
+        judged = [track for track in tracks if splits.get(track.id or "") == "val"]
+        heard = {name for track in tracks if track.id in trained for name in (track.id, track.family or track.id)}
+        assert not heard & {name for track in judged for name in (track.id, track.family or track.id)}
+        planned |= splits
+        trained |= {track_id for track_id, split in splits.items() if split == "train"}
 
 
 def test_names_are_the_same_whatever_their_case_spacing_and_unicode_form():

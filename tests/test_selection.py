@@ -84,9 +84,8 @@ def test_an_artist_who_was_trained_on_is_never_validated_on_though_the_tracks_we
 
 def test_a_track_that_is_left_out_ties_groups_and_is_no_group_of_its_own():
     ann, bob = make_track("1", "Ann"), make_track("2", "Bob")
-    both = [make_track("3", name, album="Duets", album_artist="Various") for name in ("Ann", "Bob")]
-    linking = {f"{number}": track for number, track in enumerate(both, 3)}
-    groups, fallback = group_tracks(tracks_by_id([ann, bob]), linking)
+    both = [make_track(f"of {name}", name, album="Duets", album_artist="Various") for name in ("Ann", "Bob")]
+    groups, fallback = group_tracks(tracks_by_id([ann, bob]), both)
     assert groups["1"] != groups["2"] and "other" in fallback  # all one artist's, so grouped more narrowly
     assert group_tracks(tracks_by_id([ann, bob]))[1] == ""
 
