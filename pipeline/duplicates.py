@@ -1,9 +1,9 @@
 """Which tracks are copies of one recording, and which share a part of one.
 
 Copies are found by equal packets (`id`), equal samples (`pcm_id`) and by ear (`pipeline.fingerprint`). By ear there
-is an index and no comparison of all with all: two landmarks in a row make a key of 64 bits, tracks with a key in
-common are compared. A copy keeps a third of its words to the bit even at 64 kbit/s, so some keys of some hundred
-survive; in a million tracks of other music hardly any coincide.
+is an index and no comparison of all with all: two landmarks that are close make a key of 64 bits, and tracks with a
+key in common are compared. A copy keeps a third of its words to the bit even at 64 kbit/s, so dozens of some hundred
+keys survive; in a million tracks of other music hardly any coincide.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ FILE = "fingerprints.parquet"
 
 _ROWS = 50_000  # fingerprints that are held at a time: about 60 MB
 _KEYS = 1 << 25  # that are sorted at a time: 256 MB
+_STEPS = (1, 2, 3)  # landmarks between the two whose words make a key: a copy lacks some, and has some more
 _NEIGHBOURS = 3  # tracks with one key that each is compared with: a loop of a thousand tracks is a chain, no square
 
 _SAME_SHARE = 0.4  # of the landmarks that copies have in common; docs/duplicates.md has the measured margins
@@ -120,7 +121,7 @@ def _candidates(path: Path) -> Indices:
     """Pairs of rows with a key in common, the lower row << 32 | the higher one, sorted."""
     file = pq.ParquetFile(path)
     row_bits = np.uint64(max(1, file.metadata.num_rows.bit_length()))
-    num_keys = sum(len(words) for words, _ in _words(file)) * 2
+    num_keys = sum(len(words) for words, _ in _words(file)) * len(_STEPS)
     num_parts = 1 << max(0, (num_keys // _KEYS).bit_length())
     found: list[Indices] = []
     for part in range(num_parts):
@@ -157,9 +158,9 @@ def _words(file: pq.ParquetFile) -> Iterator[tuple[npt.NDArray[np.uint32], Indic
 
 
 def _keys(file: pq.ParquetFile) -> Iterator[tuple[Indices, Indices]]:
-    """Keys of many rows, and the row of each: the words of a landmark and the next, and of it and the next but one."""
+    """Keys of many rows, and the row of each: the words of a landmark and of each of the next three."""
     for words, rows in _words(file):
-        for step in (1, 2):
+        for step in _STEPS:
             within = rows[:-step] == rows[step:]
             first, second = words[:-step][within].astype(np.uint64), words[step:][within]
             keys = (first << np.uint64(32) | second) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing

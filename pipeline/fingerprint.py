@@ -25,8 +25,10 @@ _RATE = SAMPLE_RATE // _DECIMATION
 _WINDOW, _HOP = 2048, 256  # samples at 8 kHz: 256 ms and 32 ms
 FRAMES_PER_SECOND = _RATE / _HOP
 _BANDS = 17
-_EDGES = np.round(np.geomspace(250, 3500, _BANDS + 1) * _WINDOW / _RATE).astype(int)  # in FFT bins; what a 64 kbit/s
-#   MP3 and an 8 kHz telephone both keep
+_EDGES = np.round(np.geomspace(250, 2800, _BANDS + 1) * _WINDOW / _RATE).astype(int)  # FFT bins: what codecs keep best
+_TAPS = 48
+_LOW_PASS = np.sinc(2 * 3600 / SAMPLE_RATE * (np.arange(_TAPS) - (_TAPS - 1) / 2)) * np.hamming(_TAPS)
+_LOW_PASS = (_LOW_PASS / _LOW_PASS.sum()).astype(np.float32)  # -1 dB at 2.8 kHz, -43 dB at 5.2, which falls there
 _HANN = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
 _FLOOR = 1e-5  # of the track's mean power: below it lies what a codec makes of silence
 _SMOOTH = 12  # frames that are averaged: 0.4 s
@@ -98,17 +100,18 @@ class Listener:
     """Hears a track block by block; holds 2 kB a second of it."""
 
     def __init__(self) -> None:
-        self._samples = np.empty(0, np.float32)  # at 48 kHz, fewer than a decimated one
+        self._samples = np.empty(0, np.float32)  # at 48 kHz, fewer than make another one at 8 kHz
         self._decimated = np.empty(0, np.float32)  # at 8 kHz, fewer than a window
         self._powers: list[npt.NDArray[np.float32]] = []  # [F, B] each
 
     def hear(self, block: Waveform) -> None:
         """Take in the next [2, T]."""
         mono = np.concatenate([self._samples, block.mean(axis=0)])
-        whole = len(mono) - len(mono) % _DECIMATION
-        # An average of six is a poor low-pass, but the same one for every copy.
-        decimated = mono[:whole].reshape(-1, _DECIMATION).mean(axis=1)
-        self._samples = mono[whole:]
+        if len(mono) < _TAPS:
+            self._samples = mono
+            return
+        decimated = sliding_window_view(mono, _TAPS)[::_DECIMATION] @ _LOW_PASS
+        self._samples = mono[len(decimated) * _DECIMATION :]
         self._decimated = np.concatenate([self._decimated, decimated])
         if len(self._decimated) < _WINDOW:
             return
