@@ -7,8 +7,7 @@ keys survive; in a million tracks of other music hardly any coincide.
 """
 
 import dataclasses
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,55 +36,52 @@ Indices = npt.NDArray[np.uint64]
 
 
 def mark_duplicates(tracks: Sequence[Track], fingerprints: Path) -> list[Track]:
-    """The tracks with `cluster` and `family` filled in; `fingerprints` is the table that holds theirs."""
+    """The tracks with `cluster` and `family` as they should be; `fingerprints` is the table that holds theirs."""
     copies, relatives = _Sets(), _Sets()
-    known = {track.id for track in tracks if track.id is not None}
+    seen: set[str] = set()
     by_pcm: dict[str, str] = {}
     for track in tracks:
-        if track.id is not None and track.pcm_id is not None:
-            copies.join(track.id, by_pcm.setdefault(track.pcm_id, track.id))
+        if track.id is None:
+            continue
+        if track.id in seen:
+            copies.join(track.id, track.id)
+        if track.pcm_id is not None and by_pcm.setdefault(track.pcm_id, track.id) != track.id:
+            copies.join(track.id, by_pcm[track.pcm_id])
+        seen.add(track.id)
     for first, second, same in find_alike(fingerprints):
-        if first in known and second in known:
-            (copies if same else relatives).join(first, second)
-    for track_id in known:
+        (copies if same else relatives).join(first, second)
+    for track_id in copies:
         relatives.join(track_id, copies.name(track_id))
-    clusters = {track_id: copies.name(track_id) for track_id in known}
-    families = {track_id: relatives.name(track_id) for track_id in known}
-    return _marked(tracks, clusters, families)
+    return [_marked(track, copies, relatives) for track in tracks]
 
 
-def _marked(tracks: Sequence[Track], clusters: Mapping[str, str], families: Mapping[str, str]) -> list[Track]:
-    sizes = [Counter(names[track.id] for track in tracks if track.id) for names in (clusters, families)]
-
-    def shared(track: Track, names: Mapping[str, str], size: Counter[str]) -> str | None:
-        name = names[track.id] if track.id else None
-        return name if name and size[name] > 1 else None
-
-    return [
-        dataclasses.replace(
-            track, cluster=shared(track, clusters, sizes[0]), family=shared(track, families, sizes[1])
-        )
-        for track in tracks
-    ]  # fmt: skip
+def _marked(track: Track, copies: "_Sets", relatives: "_Sets") -> Track:
+    cluster = copies.name(track.id) if track.id and track.id in copies else None
+    family = relatives.name(track.id) if track.id and track.id in relatives else None
+    unchanged = (track.cluster, track.family) == (cluster, family)
+    return track if unchanged else dataclasses.replace(track, cluster=cluster, family=family)
 
 
 class _Sets:
-    """Disjoint sets of names, each called by the smallest."""
+    """Disjoint sets of names, each called by its smallest; a name joined with itself is in them too."""
 
     def __init__(self) -> None:
         self._parents: dict[str, str] = {}
 
+    def __contains__(self, member: object) -> bool:
+        return member in self._parents
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parents)
+
     def name(self, member: str) -> str:
-        while (parent := self._parents.get(member, member)) != member:
-            grandparent = self._parents.get(parent, parent)
-            self._parents[member] = grandparent
-            member = grandparent
+        while (parent := self._parents.setdefault(member, member)) != member:
+            self._parents[member] = member = self._parents[parent]
         return member
 
     def join(self, first: str, second: str) -> None:
         smaller, larger = sorted((self.name(first), self.name(second)))
-        if smaller != larger:
-            self._parents[larger] = smaller
+        self._parents[larger] = smaller
 
 
 # By ear
