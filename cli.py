@@ -183,7 +183,7 @@ def report(
 
     space = open_workspace(workspace)
     latents = space.latents / space.encoder() if space.has_latents() else None
-    figures = read_report(space.manifests, space.shards, latents, top=top)
+    figures = read_report(space.manifests, space.shards, latents, select=space.select, top=top)
     folder = _output_folder(out or space.folder / "report")
     shown = [*figures.loudest, *figures.quietest] if pictures else []
     write_report(folder / "index.html", figures, draw_extremes(shown, space.manifests, space.shards))

@@ -137,9 +137,11 @@ def _splits(split: Split) -> Iterator[str]:
 def _left_out(report: Report) -> Iterator[str]:
     rows: Iterable[tuple[str, int]] = [(each.meaning, each.files) for each in report.rejected]
     copies = report.duplicates.copies
-    if not rows and not copies:
+    if not rows and not copies and not report.selection.left_out:
         yield "Nothing."
     yield from (f"- {files:,} files: {meaning}." for meaning, files in rows)
+    for group in report.selection.groups:
+        yield f"- {group.tracks:,} tracks ({say_hours(group.duration)}): {group.meaning}."
     if copies:
         hours = say_hours(report.duplicates.duration)
         yield f"- {copies:,} files with the same audio packets as another one ({hours})."

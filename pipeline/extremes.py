@@ -16,9 +16,9 @@ from pipeline.decode import Unusable
 from pipeline.excerpt import read_stretch
 from pipeline.manifest import read_columns
 from pipeline.records import Chunk, ShardMember, Track
-from pipeline.report import Extreme
 from pipeline.spectrogram import picture
 from pipeline.tars import read_member, read_members, shard_name
+from pipeline.track_figures import Extreme
 
 _SECONDS = 10.0  # shown
 _DEEPEST = 120.0  # s: a file is decoded from its start, so the middle of an hour is too far

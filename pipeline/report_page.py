@@ -6,8 +6,9 @@ from pathlib import Path
 
 from mousai import charts, page
 from pipeline.figures import Breakdown, Histogram, Share, say_hours, say_size
-from pipeline.report import Extreme, Report, Stored
+from pipeline.report import Report, Stored
 from pipeline.split_figures import Split
+from pipeline.track_figures import Extreme
 
 _MOST_BARS = 60  # years and bins that fit side by side
 _CHANNELS = {1: "mono", 2: "stereo"}
@@ -38,6 +39,8 @@ def _tiles(report: Report) -> Iterator[tuple[str, object]]:
     yield "genres", f"{report.genres.num_names:,}"
     if report.rejected:
         yield "rejected files", f"{sum(group.files for group in report.rejected):,}"
+    if report.selection.left_out:
+        yield "left out", say_hours(report.selection.left_out_duration)
     if report.split:
         yield "to train on", say_hours(report.split.train.duration)
         yield "to validate", say_hours(report.split.val.duration)
@@ -59,6 +62,7 @@ def _sections(report: Report, pictures: Mapping[str, bytes]) -> Iterator[tuple[s
     yield "Loudest and quietest", _extremes(report, pictures)
     yield "Duplicates", _duplicates(report)
     yield "Rejected files", _rejected(report)
+    yield "Left out of training", _selection(report)
     yield "Splits", _split(report.split) if report.split else []
     yield "Shards and latents", _stored(report)
     yield "Prompts and keywords", _prompts(report)
@@ -198,6 +202,24 @@ def _rejected(report: Report) -> list[str]:
     ]
 
 
+def _selection(report: Report) -> list[str]:
+    found = report.selection
+    rows = [(each.code, each.meaning, f"{each.tracks:,}", say_hours(each.duration)) for each in found.groups]
+    examples = [(Path(path).name, each.code) for each in found.groups for path in each.examples]
+    thresholds = page.table(["[select] in mousai.toml", "value"], found.thresholds.items())
+    if not rows:
+        return [page.paragraph("Nothing."), page.details("The thresholds", thresholds)]
+    return [
+        page.paragraph(
+            f"{found.left_out:,} tracks, {say_hours(found.left_out_duration)}; {found.tracks:,} tracks, "
+            f"{say_hours(found.duration)}, remain. A track that is left out for two reasons counts under both."
+        ),
+        page.table(["code", "meaning", "tracks", "music"], rows, numeric_from=2),
+        page.details("Examples", page.table(["file", "code"], examples, numeric_from=2)),
+        page.details("The thresholds", thresholds),
+    ]
+
+
 def _split(split: Split) -> list[str]:
     sides = (split.train, split.val)
     rows: Sequence[tuple[str, ...]] = [
@@ -214,7 +236,7 @@ def _split(split: Split) -> list[str]:
             ("skipped: in no chunk", say_hours(split.skipped)),
             ("overlapping: in two chunks", say_hours(split.overlapped)),
             ("featured artists on both sides", f"{split.crossing_artists:,}"),
-            ("decoded tracks outside the plan", f"{split.unplanned:,}"),
+            ("tracks not planned yet", f"{split.unplanned:,}"),
         ]),
         *_balance(split),
     ]  # fmt: skip

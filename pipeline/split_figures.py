@@ -38,8 +38,8 @@ class Split:
     overlapped: float  # in two chunks
     crossing_artists: int  # named after the first on some track, and present on both sides
     chunk_length: int  # samples of a whole chunk
-    unplanned: int  # decoded tracks without a chunk: new since the plan, or left out by it
-    gone: int  # planned tracks that are no longer in the library
+    unplanned: int  # tracks to train on that are in no chunk: new since the plan
+    gone: int  # planned tracks that are no longer to be trained on, or no longer there
 
 
 def read_split(plan: Path, tracks: dict[str, pa.Array], top: int) -> Split:

@@ -32,6 +32,7 @@ FLOORS = [
     {  # plans and shards; models, and how anything is trained
         "pipeline.chunks", "pipeline.tars", "pipeline.synth", "pipeline.excerpt", "pipeline.split_figures",
         "pipeline.duplicates",
+        "pipeline.track_figures",
         "mousai.workspace", "mousai.dmae", "mousai.generator", "mousai.fit", "mousai.pictures",
         "mousai.centroids", "mousai.costs", "mousai.texture",
     },

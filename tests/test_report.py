@@ -152,6 +152,22 @@ def test_loudest_and_quietest(library: Path):
     assert not {each.id for each in report.loudest} & {each.id for each in report.quietest}
 
 
+def test_what_is_left_out_of_training_is_counted_by_code(library: Path):
+    found = report_of(library).selection
+    assert (found.tracks, found.left_out, found.groups) == (6, 0, ())
+    damaged = [track(name, decode_errors=10**6) for name in ("x", "y")]
+    write_tables(library / "manifests", [track("a", artists=["Ann"]), track("b", artists=["Bob"]), *damaged])
+    plan(library / "manifests")
+    report = report_of(library)
+    found = report.selection
+    assert (found.tracks, found.duration, found.left_out, found.left_out_duration) == (2, 7200.0, 2, 7200.0)
+    (group,) = found.groups
+    assert (group.code, group.tracks, group.examples) == ("decode_errors", 2, ("/music/x", "/music/y"))
+    assert report.split is not None and (report.split.unplanned, report.split.gone) == (0, 0)
+    write_report(library / "page.html", report, {})
+    assert "max_errors_per_minute" in Reader((library / "page.html").read_text()).text
+
+
 def test_the_split_is_the_plans_own_summary(library: Path):
     assert report_of(library).split is None
     summary = plan(library / "manifests")

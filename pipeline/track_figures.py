@@ -1,0 +1,202 @@
+"""What the tracks of a library have in common, counted: totals, formats, quality, copies, the loudest and quietest."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mousai.audio import SAMPLE_RATE
+from pipeline.figures import Histogram, Share, first_rows, histogram, total
+from pipeline.manifest import read_columns
+from pipeline.records import Track
+
+Columns = dict[str, pa.Array]
+
+EXTREMES = 4  # loudest, and quietest, tracks
+EXAMPLES = 3  # of a kind
+TAGS = ("title", "artists", "album", "genres", "year")
+_COLUMNS = ("id", "path", "library", "size", "length", "codec", "sample_rate", "channels", "peak", "header_duration",
+            "decoded_length", "decode_errors", *TAGS)  # fmt: skip
+_BATCH = 50_000  # rows that are objects at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """The usable files of all libraries together."""
+
+    tracks: int
+    decoded: int  # tracks whose audio was measured: fewer after `mousai ingest --tags-only`
+    duration: float | None  # s
+    bytes: int
+    libraries: tuple[str, ...]
+    tagged: dict[str, int]  # tag -> tracks that have it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """Tracks of one codec, sample rate and number of channels."""
+
+    codec: str
+    sample_rate: int
+    channels: int
+    tracks: int
+    duration: float  # s
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """The same audio packets under several paths; training uses the first path."""
+
+    groups: int
+    copies: int  # files beyond the first of each group
+    duration: float  # s, of the copies
+    examples: tuple[tuple[str, ...], ...]  # paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extreme:
+    """A track at one end of the library's range of levels."""
+
+    id: str
+    path: str
+    title: str | None
+    artist: str | None
+    level: float  # dB, see `Report.level`
+    duration: float  # s
+
+
+def read_tracks(manifests: Path) -> Columns:
+    """The columns that figures are made of, and `seconds`; UserError where there is no library yet."""
+    tracks = read_columns(manifests / "tracks.parquet", Track, _COLUMNS, "mousai ingest LIBRARY")
+    tracks["seconds"] = pc.divide(pc.cast(tracks["length"], pa.float64()), float(SAMPLE_RATE))
+    return tracks
+
+
+def one_a_recording(tracks: Columns) -> Columns:
+    """As `tracks_by_id`: the first path speaks for a recording, and what was not decoded is absent."""
+    spoken = first_rows(tracks["id"])
+    return {name: column.take(spoken) for name, column in tracks.items()}
+
+
+def library_totals(tracks: Columns, facts: dict[str, Any]) -> Totals:
+    """The usable files together; `facts` are those of the table."""
+    return Totals(
+        tracks=len(tracks["path"]),
+        decoded=len(tracks["length"]) - tracks["length"].null_count,
+        duration=total(tracks["seconds"]),
+        bytes=pc.sum(tracks["size"]).as_py() or 0,
+        libraries=tuple(facts.get("libraries", ())),
+        tagged={tag: _count_tagged(tracks[tag]) for tag in TAGS},
+    )
+
+
+def _count_tagged(column: pa.Array) -> int:
+    if pa.types.is_list(column.type):
+        return int(pc.sum(pc.greater(pc.list_value_length(column), 0)).as_py() or 0)
+    return len(column) - int(column.null_count)
+
+
+def first_artists(artists: pa.Array) -> pa.Array:
+    """The first of each list; null where it is empty."""
+    starts = artists.offsets.slice(0, len(artists))
+    return artists.values.take(pc.if_else(pc.equal(pc.list_value_length(artists), 0), None, starts))
+
+
+def formats(tracks: Columns) -> tuple[Format, ...]:
+    """The longest first."""
+    keys = ["codec", "sample_rate", "channels"]
+    table = pa.table({name: tracks[name] for name in (*keys, "seconds", "size")}).filter(pc.is_valid(tracks["codec"]))
+    groups = table.group_by(keys, use_threads=False).aggregate([("seconds", "sum"), ("size", "sum"), ([], "count_all")])
+    found = [
+        Format(
+            codec=each["codec"], sample_rate=each["sample_rate"], channels=each["channels"], tracks=each["count_all"],
+            duration=each["seconds_sum"], bytes=each["size_sum"],
+        )
+        for each in groups.to_pylist()
+    ]  # fmt: skip
+    return tuple(sorted(found, key=lambda each: (-each.duration, each.codec, each.sample_rate, each.channels)))
+
+
+def quality(tracks: Columns) -> tuple[Histogram, ...]:
+    """Histograms of the figures that are known."""
+    bits = pc.divide(pc.multiply(pc.cast(tracks["size"], pa.float64()), 0.008), tracks["seconds"])
+    found = [
+        histogram("length", "min", pc.divide(tracks["seconds"], 60.0), np.arange(0, 12.5, 0.5).tolist()),
+        histogram("bit rate of the file", "kbit/s", bits, np.arange(0, 1056, 32).tolist()),
+        histogram("peak", "dB of full scale", _decibels(tracks["peak"]), np.arange(-18, 6.5, 0.5).tolist()),
+    ]
+    return tuple(each for each in found if each is not None)
+
+
+def findings(tracks: Columns) -> Iterator[Share]:
+    """What is odd about some tracks, as far as their columns tell."""
+    decoded = pc.divide(pc.cast(tracks["decoded_length"], pa.float64()), pc.cast(tracks["sample_rate"], pa.float64()))
+    wrong_header = pc.greater(pc.abs(pc.subtract(tracks["header_duration"], decoded)), 1.0)
+    odd = {
+        "packets that did not decode": pc.greater(tracks["decode_errors"], 0),
+        "the header is wrong by more than a second": wrong_header,
+        "louder than full scale: turned down as a whole": pc.greater(tracks["peak"], 1.0),
+        "digital silence": pc.equal(tracks["peak"], 0.0),
+        "mono": pc.equal(tracks["channels"], 1),
+        "more than two channels: mixed down": pc.greater(tracks["channels"], 2),
+        "sampled below 44.1 kHz": pc.less(tracks["sample_rate"], 44_100),
+    }
+    for name, which in odd.items():
+        which = pc.fill_null(which, False)
+        if number := pc.sum(which).as_py():
+            yield Share(name=name, tracks=number, duration=total(tracks["seconds"].filter(which)))
+
+
+def _decibels(amplitude: pa.Array) -> pa.Array:
+    """Silence is 120 dB down."""
+    return pc.multiply(pc.log10(pc.max_element_wise(amplitude, 1e-6, skip_nulls=False)), 20.0)
+
+
+def duplicates(tracks: Columns, recordings: Columns) -> Duplicates:
+    """Files with the same audio packets as another."""
+    table = pa.table({name: tracks[name] for name in ("id", "path", "seconds")}).filter(pc.is_valid(tracks["id"]))
+    groups = table.group_by("id", use_threads=False).aggregate([("path", "list"), ("seconds", "sum")])
+    groups = groups.filter(pc.greater(pc.list_value_length(groups["path_list"]), 1))
+    examples = groups.slice(0, EXAMPLES)["path_list"].to_pylist()
+    return Duplicates(
+        groups=len(groups),
+        copies=len(table) - len(recordings["id"]),
+        duration=(total(table["seconds"]) or 0.0) - (total(recordings["seconds"]) or 0.0),
+        examples=tuple(tuple(paths) for paths in examples),
+    )
+
+
+def by_level(recordings: Columns) -> tuple[Extreme, ...]:
+    """The loudest and then the quietest tracks, the loudest first."""
+    level = _decibels(recordings["peak"])
+    table = pa.table({name: recordings[name] for name in ("id", "path", "title", "artists", "seconds")})
+    table = table.append_column("level", level).filter(pc.is_valid(level))
+    table = table.sort_by([("level", "descending"), ("path", "ascending")])
+    ends = [*range(min(EXTREMES, len(table))), *range(max(EXTREMES, len(table) - EXTREMES), len(table))]
+    return tuple(
+        Extreme(
+            id=row["id"],
+            path=row["path"],
+            title=row["title"],
+            artist=row["artists"][0] if row["artists"] else None,
+            level=row["level"],
+            duration=row["seconds"],
+        )
+        for row in table.take(pa.array(ends, pa.int64())).to_pylist()
+    )
+
+
+def as_tracks(tracks: Columns) -> Iterator[Track]:
+    """The tracks with their id and tags, and nothing else; a batch of them exists at a time."""
+    table = pa.table({name: tracks[name] for name in ("id", *TAGS)})
+    blank = dict.fromkeys(field.name for field in dataclasses.fields(Track))
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        for row in batch.to_pylist():
+            tags: dict[str, Any] = {**blank, **row}
+            yield Track(**tags)
