@@ -136,15 +136,11 @@ def _splits(split: Split) -> Iterator[str]:
 
 def _left_out(report: Report) -> Iterator[str]:
     rows: Iterable[tuple[str, int]] = [(each.meaning, each.files) for each in report.rejected]
-    copies = report.duplicates.copies
-    if not rows and not copies and not report.selection.left_out:
+    if not rows and not report.selection.left_out:
         yield "Nothing."
     yield from (f"- {files:,} files: {meaning}." for meaning, files in rows)
     for group in report.selection.groups:
         yield f"- {group.tracks:,} tracks ({say_hours(group.duration)}): {group.meaning}."
-    if copies:
-        hours = say_hours(report.duplicates.duration)
-        yield f"- {copies:,} files with the same audio packets as another one ({hours})."
 
 
 def _limits(report: Report) -> Iterator[str]:
@@ -162,6 +158,11 @@ def _limits(report: Report) -> Iterator[str]:
         f"{each.name[0].upper()}{each.name[1:]}: {each.tracks:,} tracks, {say_hours(each.duration)}."
         for each in report.findings
     )
+    if report.families.groups:
+        shared = (
+            f"{report.families.tracks:,} tracks are copies or parts of others ({report.families.groups:,} families)"
+        )
+        yield f"{shared}, found by packets, samples and sound."
     yield "Tags are as the files had them; nobody has checked them against the music."
 
 

@@ -25,16 +25,16 @@ from pipeline.track_figures import (
     EXAMPLES,
     EXTREMES,
     Columns,
-    Duplicates,
     Extreme,
     Format,
+    Kinship,
     Totals,
     as_tracks,
     by_level,
-    duplicates,
     findings,
     first_artists,
     formats,
+    kinship,
     library_totals,
     one_a_recording,
     quality,
@@ -102,7 +102,8 @@ class Report:
     formats: tuple[Format, ...]
     quality: tuple[Histogram, ...]
     findings: tuple[Share, ...]  # what is odd about some tracks
-    duplicates: Duplicates
+    copies: Kinship  # several files of one recording
+    families: Kinship  # files that share half a minute or more
     rejected: tuple[RejectedGroup, ...]
     selection: Selection
     split: Split | None
@@ -137,7 +138,8 @@ def read_report(
         formats=formats(tracks)[:top],
         quality=quality(tracks),
         findings=tuple(findings(tracks)),
-        duplicates=duplicates(tracks, recordings),
+        copies=kinship(tracks, "cluster"),
+        families=kinship(tracks, "family"),
         rejected=_rejected(manifests),
         selection=selection,
         split=split,

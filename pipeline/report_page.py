@@ -177,16 +177,22 @@ def _extreme(track: Extreme, pictures: Mapping[str, bytes]) -> str:
 
 
 def _duplicates(report: Report) -> list[str]:
-    found = report.duplicates
-    if not found.copies:
-        return [page.paragraph("No two files have the same audio packets.")]
+    copies, families = report.copies, report.families
+    if not copies.groups and not families.groups:
+        return [page.paragraph("No two tracks are of one recording.")]
+    shown = [f"{len(paths)} files: {', '.join(Path(path).name for path in paths)}" for paths in copies.largest]
     return [
-        page.paragraph(
-            f"{found.copies:,} files ({say_hours(found.duration)}) have the same audio packets as another file "
-            f"({found.groups:,} groups). Training uses the first path of each."
-        ),
-        page.table(["the same audio under"], [[path] for paths in found.examples for path in paths], numeric_from=1),
-    ]
+        page.facts([
+            ("recordings with copies", f"{copies.groups:,}"),
+            ("files of them", f"{copies.tracks:,}"),
+            ("music that is there again", say_hours(copies.surplus)),
+            ("families: copies and parts", f"{families.groups:,}"),
+            ("files of them", f"{families.tracks:,}"),
+        ]),
+        page.paragraph("Copies are found by packets, samples and ear. A family is never divided between the splits."),
+        *([page.details("The largest", page.table(["copies of one recording"], [[each] for each in shown]))]
+          if shown else []),
+    ]  # fmt: skip
 
 
 def _rejected(report: Report) -> list[str]:

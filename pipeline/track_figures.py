@@ -20,8 +20,10 @@ Columns = dict[str, pa.Array]
 EXTREMES = 4  # loudest, and quietest, tracks
 EXAMPLES = 3  # of a kind
 TAGS = ("title", "artists", "album", "genres", "year")
-_COLUMNS = ("id", "path", "library", "size", "length", "codec", "sample_rate", "channels", "peak", "header_duration",
-            "decoded_length", "decode_errors", *TAGS)  # fmt: skip
+_COLUMNS = (
+    "id", "cluster", "family", "path", "library", "size", "length", "codec", "sample_rate", "channels", "peak",
+    "header_duration", "decoded_length", "decode_errors", *TAGS,
+)  # fmt: skip
 _BATCH = 50_000  # rows that are objects at a time
 
 
@@ -50,13 +52,14 @@ class Format:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Duplicates:
-    """The same audio packets under several paths; training uses the first path."""
+class Kinship:
+    """Tracks that belong together: copies of one recording (clusters), or parts of one (families)."""
 
     groups: int
-    copies: int  # files beyond the first of each group
-    duration: float  # s, of the copies
-    examples: tuple[tuple[str, ...], ...]  # paths
+    tracks: int
+    duration: float  # s, of all of them
+    surplus: float  # s, without the longest of each group
+    largest: tuple[tuple[str, ...], ...]  # paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,17 +161,20 @@ def _decibels(amplitude: pa.Array) -> pa.Array:
     return pc.multiply(pc.log10(pc.max_element_wise(amplitude, 1e-6, skip_nulls=False)), 20.0)
 
 
-def duplicates(tracks: Columns, recordings: Columns) -> Duplicates:
-    """Files with the same audio packets as another."""
-    table = pa.table({name: tracks[name] for name in ("id", "path", "seconds")}).filter(pc.is_valid(tracks["id"]))
-    groups = table.group_by("id", use_threads=False).aggregate([("path", "list"), ("seconds", "sum")])
-    groups = groups.filter(pc.greater(pc.list_value_length(groups["path_list"]), 1))
-    examples = groups.slice(0, EXAMPLES)["path_list"].to_pylist()
-    return Duplicates(
+def kinship(tracks: Columns, column: str) -> Kinship:
+    """The groups that `column` names; null is no group."""
+    table = pa.table({name: tracks[name] for name in (column, "path", "seconds")}).filter(pc.is_valid(tracks[column]))
+    groups = table.group_by(column, use_threads=False).aggregate(
+        [("path", "list"), ("path", "count"), ("seconds", "sum"), ("seconds", "max")]
+    )
+    groups = groups.sort_by([("path_count", "descending"), (column, "ascending")])
+    duration = total(groups["seconds_sum"]) or 0.0
+    return Kinship(
         groups=len(groups),
-        copies=len(table) - len(recordings["id"]),
-        duration=(total(table["seconds"]) or 0.0) - (total(recordings["seconds"]) or 0.0),
-        examples=tuple(tuple(paths) for paths in examples),
+        tracks=len(table),
+        duration=duration,
+        surplus=duration - (total(groups["seconds_max"]) or 0.0),
+        largest=tuple(tuple(paths) for paths in groups.slice(0, EXAMPLES)["path_list"].to_pylist()),
     )
 
 

@@ -70,10 +70,12 @@ def library(tmp_path: Path) -> Path:
     tracks = [
         track("a", title="One (Remix)", artists=["Ann"], genres=["House", " house"], year=1999, album="A"),
         track("b", title="Two", artists=["ann", "Cat"], genres=["HOUSE"], year=2001, album="A", peak=2.0),
-        track("c", title="Three", artists=["Bob"], genres=["Drone", "House"], length=HOUR // 2, codec="flac"),
+        track(
+            "c", title="Three", artists=["Bob"], genres=["Drone", "House"], length=HOUR // 2, codec="flac", family="c"
+        ),
         track("d", artists=["Cat"], year=2001, peak=0.001, sample_rate=22_050, decoded_length=HOUR * 147 // 320),
-        track("e", artists=["Cat"], year=2001, size=5000, header_duration=7200.0),
-        track("f", id="e", artists=["Cat"], year=2001, size=5000),
+        track("e", artists=["Cat"], year=2001, size=5000, header_duration=7200.0, cluster="e", family="c"),
+        track("f", id="e", artists=["Cat"], year=2001, size=5000, cluster="e", family="c"),
     ]
     reject = blank(Rejected) | {"path": "/music/x.mp3", "reason": Reason.EMPTY.value, "detail": "0 bytes", "size": 0}
     long = blank(Rejected) | {"path": "/music/y.mp3", "reason": Reason.NOT_AUDIO.value, "detail": NASTY, "size": 7}
@@ -132,10 +134,13 @@ def test_a_histogram_counts_what_lies_outside_in_its_outer_bins_and_says_what_is
     assert figures.histogram("x", "s", pa.array([None], pa.float64()), [0, 1]) is None
 
 
-def test_the_same_audio_under_two_paths_is_named(library: Path):
-    found = report_of(library).duplicates
-    assert (found.groups, found.copies, found.duration) == (1, 1, 3600.0)
-    assert found.examples == (("/music/e", "/music/f"),)
+def test_copies_and_families_are_counted_in_tracks_and_hours(library: Path):
+    report = report_of(library)
+    assert (report.copies.groups, report.copies.tracks, report.copies.surplus) == (1, 2, 3600.0)
+    assert report.copies.largest == (("/music/e", "/music/f"),)
+    assert (report.families.groups, report.families.tracks, report.families.duration) == (1, 3, 2.5 * 3600)
+    write_report(library / "page.html", report, {})
+    assert "2 files: e, f" in Reader((library / "page.html").read_text()).text
 
 
 def test_rejected_files_are_grouped_with_examples_the_largest_group_first(library: Path):
@@ -154,7 +159,7 @@ def test_loudest_and_quietest(library: Path):
 
 def test_what_is_left_out_of_training_is_counted_by_code(library: Path):
     found = report_of(library).selection
-    assert (found.tracks, found.left_out, found.groups) == (6, 0, ())
+    assert [(each.code, each.tracks, each.examples) for each in found.groups] == [("duplicate", 1, ("/music/f",))]
     damaged = [track(name, decode_errors=10**6) for name in ("x", "y")]
     write_tables(library / "manifests", [track("a", artists=["Ann"]), track("b", artists=["Bob"]), *damaged])
     plan(library / "manifests")
