@@ -20,12 +20,16 @@ _HIGH = 0.1  # the part of the hours from which a limit is worth naming
 
 def write_card(path: Path, report: Report, version: str) -> None:
     """Publish the card of a dataset that mousai `version` made."""
-    text = "\n".join([*_front_matter(report), *_body(report, version)]) + "\n"
     with publish(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(card(report, version), encoding="utf-8")
 
 
-def _front_matter(report: Report) -> Iterator[str]:
+def card(report: Report, version: str, splits: Sequence[str] = ("train", "val")) -> str:
+    """The card's text; `splits` says which of them are published with it."""
+    return "\n".join([*_front_matter(report, splits), *_body(report, version)]) + "\n"
+
+
+def _front_matter(report: Report, splits: Sequence[str]) -> Iterator[str]:
     yield "---"
     yield f"pretty_name: {json.dumps(_title(report), ensure_ascii=False)}"
     yield "license: other  # name the licence of the music before you publish"
@@ -35,8 +39,9 @@ def _front_matter(report: Report) -> Iterator[str]:
         chunks = report.split.train.chunks + report.split.val.chunks
         yield f"size_categories:\n- {next((name for limit, name in _SIZES if chunks < limit), 'n>10M')}"
         yield "configs:\n- config_name: default\n  data_files:"
-        yield "  - split: train\n    path: train/*.tar"
-        if report.split.val.chunks:
+        if "train" in splits:
+            yield "  - split: train\n    path: train/*.tar"
+        if "val" in splits and report.split.val.chunks:
             yield "  - split: validation\n    path: val/*.tar"
     yield "---"
 

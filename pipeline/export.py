@@ -7,16 +7,19 @@ The folder belongs to the export: what an earlier run has left there and this on
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 from mousai.errors import UserError
 from mousai.settings import SelectSettings
 from mousai.storage import read_json, write_json
+from pipeline.card import card
 from pipeline.contents import Content, read_contents
 from pipeline.export_audiocraft import write_audiocraft
-from pipeline.export_hf import write_hf
+from pipeline.export_hf import write_card, write_hf
 from pipeline.export_lhotse import write_lhotse
+from pipeline.report import read_report
 from pipeline.selection import read_selected
 
 ExportFormat = Literal["hf", "audiocraft", "lhotse"]
@@ -58,6 +61,9 @@ def export(
     contents = read_contents(shards, read_selected(manifests, select), splits)
     _claim(folder, export_format)
     done = FORMATS[export_format](contents, folder)
+    if export_format == "hf":
+        text = card(read_report(manifests, shards, None), version("mousai"), splits)
+        done["card"] = int(write_card(folder / "README.md", text))
     return ExportSummary(
         format=export_format,
         folder=str(folder),

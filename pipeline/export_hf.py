@@ -22,49 +22,9 @@ from pipeline.records import ShardMember
 from pipeline.tars import is_done, list_shards, member_spans, read_member, remove_shard, stats_path, write_shard
 
 _VERSION = 1  # raise it when the same shards come to give another export
-_SPLITS = {"train": "train", "val": "validation"}  # ours -> the name that `datasets` users expect
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)  # the file system's way to say no
+_SPLITS = ("train", "val")
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)  # the file system's ways to say no
 _SIGNATURE = "\n<!-- mousai export: {} (edit this page, and it will be left as it is) -->\n"
-
-_CARD = """\
----
-pretty_name: Music in chunks with text
-task_categories:
-- text-to-audio
-tags:
-- audio
-- music
-- webdataset
-size_categories:
-- {size}
-configs:
-- config_name: default
-  data_files:
-{data_files}
----
-
-# Music in chunks with text
-
-{num_chunks:,} chunks, {hours:.1f} hours of music: 48 kHz, stereo, 16 bits, in WebDataset tars.
-
-```python
-from datasets import load_dataset
-
-dataset = load_dataset("FOLDER OR HUB NAME", streaming=True)
-```
-
-| column | meaning |
-|---|---|
-| `flac` or `wav` | the audio |
-| `json` | `text` (the tags as one prompt), `title`, `artists`, `album`, `album_artist`, `genres`, `year`: strings, \
-empty where the file says nothing; `index` and `count`: the chunk's place in its track, from 1; `start` and \
-`valid_length` in samples; `track_id`; `sample_rate`; `gain`: the factor that kept the track from clipping |
-| `__key__` | the track's id and the chunk's index |
-
-No artist and no album is in both splits, unless all of the library is linked. Licence and origin of the music are not
-stated here: add them before you publish.
-"""
 
 
 def write_hf(contents: Sequence[Content], folder: Path) -> Counter[str]:
@@ -80,7 +40,6 @@ def write_hf(contents: Sequence[Content], folder: Path) -> Counter[str]:
         for content, way in zip(stale, ways, strict=True):
             done[_write(content, _home(content, folder), plans[content.tar], way)] += 1
             advance(1, content.name)
-    done["card"] = int(_write_card(contents, folder / "README.md"))
     return done
 
 
@@ -148,28 +107,14 @@ def _place(source: Path, target: Path, way: str) -> str:
         return "copied"
 
 
-def _write_card(contents: Sequence[Content], path: Path) -> bool:
+def write_card(path: Path, text: str) -> bool:
     """Publish the dataset card, unless somebody has edited the one that is there; returns whether it was written."""
-    text = _card(contents)
-    text += _SIGNATURE.format(hash_of(text))
     if path.exists() and not _is_ours(path.read_text(encoding="utf-8")):
         return False
-    return write_bytes(path, text.encode())
+    return write_bytes(path, (text + _SIGNATURE.format(hash_of(text))).encode())
 
 
 def _is_ours(card: str) -> bool:
     """Whether a card still ends in the signature of its text."""
     text, mark, _ = card.rpartition(_SIGNATURE[: _SIGNATURE.index("{")])
     return bool(mark) and card == text + _SIGNATURE.format(hash_of(text))
-
-
-def _card(contents: Sequence[Content]) -> str:
-    """YAML for the Hub, and a description."""
-    splits = [split for split in _SPLITS if any(content.stats.split == split for content in contents)]
-    num_chunks = sum(content.stats.num_chunks for content in contents)
-    return _CARD.format(
-        size=next((size for limit, size in _SIZES if num_chunks < limit), "n>1M"),
-        data_files="\n".join(f"  - split: {_SPLITS[split]}\n    path: {split}/*.tar" for split in splits),
-        num_chunks=num_chunks,
-        hours=sum(content.stats.duration for content in contents) / 3600,
-    )
