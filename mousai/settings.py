@@ -37,15 +37,27 @@ class IngestSettings:
 class SelectSettings:
     """Thresholds that keep a track out of training: it stays in `tracks.parquet`, and out of the plan of the chunks.
 
-    Each has its reason code in `pipeline/selection.py`; inf switches one off.
+    Each has its reason code in `pipeline/selection.py`. The defaults leave out what nobody would train on; inf, or
+    -inf for a minimum, switches a threshold off.
     """
 
     max_errors_per_minute: float = 60.0  # packets of a minute of music that the decoder refused
+    max_missing_share: float = 1.0  # of the duration that the header claims
+    max_silence_share: float = 0.9  # of the track
+    min_loudness: float = -60.0  # LUFS
+    max_clips_per_minute: float = math.inf  # runs of clipped samples
+    max_dc: float = 0.5  # offset; 1 is full scale
+    max_balance_db: float = 40.0  # level of one channel over the other
+    min_correlation: float = -0.95  # of left and right
+    min_side_db: float = -math.inf  # level of left - right over left + right
+    min_cutoff_hz: float = 0.0  # where the spectrum ends
     keep_duplicates: bool = False  # whether all copies of one recording are trained on, and not the best one alone
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value >= 0:
+            if math.isnan(value):
+                raise ValueError(f"{name} is nan, and should be a number; inf or -inf switches it off")
+            if name.startswith("max_") and value < 0:
                 raise ValueError(f"{name} is {value}, and should be 0 or more")
 
 

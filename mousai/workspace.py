@@ -32,8 +32,13 @@ exports = "exports"
 [ingest]
 min_duration = 1.0  # seconds; shorter files are rejected as too_short
 
-[select]  # which tracks are trained on; `mousai ingest --dry-run` says what this leaves out
-max_errors_per_minute = 60.0  # refused packets of a damaged file; more is left out as decode_errors
+[select]  # which tracks are trained on; `mousai ingest --dry-run` says what this leaves out; more in docs/quality.md
+max_errors_per_minute = 60.0  # packets that the decoder refused
+max_silence_share = 0.9  # of the track
+min_loudness = -60.0  # LUFS
+max_dc = 0.5  # offset; 1 is full scale
+max_balance_db = 40.0  # one channel over the other: beyond, one is dead
+min_correlation = -0.95  # of left and right: below, they cancel each other
 
 [shard]
 audio_format = "flac"  # or "wav": twice the space, faster to read

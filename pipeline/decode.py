@@ -28,6 +28,7 @@ from av.container import InputContainer
 
 from mousai.audio import SAMPLE_RATE, Waveform
 from pipeline.fingerprint import Landmarks, Listener, PcmDigest
+from pipeline.quality import Clipping, Quality, QualityMeter
 from pipeline.records import Reason
 
 HEAD_BYTES = 4096  # what `looks_like_audio` wants to see of a file
@@ -77,7 +78,7 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What decoding a whole file tells; the columns of `Track` of the same names, and its fingerprint.
+    """What decoding a whole file tells; the columns of `Track` of the same names, its figures and its fingerprint.
 
     `decode_errors` also counts the blocks of about a second in which NaN, Inf or absurd values became zeros.
     """
@@ -94,6 +95,7 @@ class Probe:
     mix: str
     peak: float
     decode_errors: int
+    quality: Quality
     landmarks: Landmarks
 
 
@@ -108,6 +110,7 @@ class _Tally:
     sample_rate: int = 0
     channels: int = 0
     errors: int = 0
+    clipping: Clipping | None = None  # counted where it is wanted
     digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
     pcm: PcmDigest | None = None  # where it is wanted
 
@@ -134,13 +137,14 @@ def looks_like_audio(head: bytes, suffix: str) -> bool:
 
 def probe(file: BinaryIO) -> Probe:
     """Decode all of `file` and measure it; raises `Unusable`."""
-    pcm, listener = PcmDigest(), Listener()
-    tally = _Tally(pcm=pcm)
+    pcm, listener, clipping, meter = PcmDigest(), Listener(), Clipping(), QualityMeter()
+    tally = _Tally(pcm=pcm, clipping=clipping)
     length, peak = 0, 0.0
     for block in _decode(file, tally):
         listener.hear(block)
         length += block.shape[1]
         peak = max(peak, float(block.max()), -float(block.min()))
+        meter.update(block)
     if length == 0 or (peak == 0 and tally.errors > 0):
         raise Unusable(Reason.DECODE_FAILED, f"{length} samples of silence and {tally.errors} errors came out")
     return Probe(
@@ -156,6 +160,7 @@ def probe(file: BinaryIO) -> Probe:
         mix={1: "doubled", 2: "stereo"}.get(tally.channels, "downmixed"),
         peak=peak,
         decode_errors=tally.errors,
+        quality=meter.finish(clipping.finish() if tally.channels <= 2 else None),
         landmarks=listener.landmarks(),
     )
 
@@ -262,11 +267,12 @@ def _floats(waiting: AudioFifo, convert: AudioResampler) -> Waveform:
 def _clean(blocks: Iterable[Waveform], tally: _Tally) -> Iterator[Waveform]:
     for block in blocks:
         sound = np.abs(block) < _LOUDEST  # NaN is not
-        if sound.all():
-            yield block
-        else:
+        if not sound.all():
             tally.errors += 1
-            yield np.where(sound, block, np.float32(0))
+            block = np.where(sound, block, np.float32(0))
+        if tally.clipping is not None:
+            tally.clipping.update(block)
+        yield block
 
 
 def _counted(blocks: Iterable[Waveform], tally: _Tally, rate: int) -> Iterator[Waveform]:

@@ -25,6 +25,7 @@ from pipeline.duplicates import FILE as FINGERPRINTS
 from pipeline.duplicates import has_fingerprints, mark_duplicates, merge_fingerprints, to_record
 from pipeline.executors import run_jobs
 from pipeline.manifest import has_columns_of, read_facts, read_table, write_table
+from pipeline.quality import Quality
 from pipeline.records import Fingerprint, Reason, Rejected, Track
 from pipeline.selection import SelectionSummary, exclusions, summarise
 from pipeline.tags import read_tags
@@ -37,6 +38,7 @@ _TABLES: tuple[tuple[str, type[Row]], ...] = (("tracks", Track), ("rejected", Re
 _BATCH = 4  # files a job
 _SAVE_EVERY = 30.0  # seconds of reading that a kill may cost
 _MEASURED = {field.name for field in fields(Probe)} & {field.name for field in fields(Track)}  # by decoding
+_FIGURES = [field.name for field in fields(Quality)]
 _RETRIED = (Reason.UNREADABLE, Reason.CHANGED)  # the cure need not change size or time
 
 
@@ -367,6 +369,7 @@ def _read_content(file: _File, tags_only: bool, min_duration: float) -> _Read:
         size=file.size,
         mtime_ns=file.mtime_ns,
         **{name: getattr(found, name, None) for name in _MEASURED},
+        **{name: getattr(found and found.quality, name, None) for name in _FIGURES},
         cluster=None,
         family=None,
         title=tags.title,

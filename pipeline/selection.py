@@ -7,6 +7,7 @@ A new code is a member of `Exclusion`, its line in `MEANINGS`, and a rule: a fun
 `duplicate` looks at several: of the copies of a recording against which nothing else speaks, the best one is kept.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,17 +19,38 @@ from pipeline.manifest import read_table
 from pipeline.prompts import tracks_by_id
 from pipeline.records import Track
 
+LOUDNESS_BLOCK = 0.4  # s: shorter tracks have no loudness, whatever they hold
+CUTOFF_DROP_DB = 30.0  # within 500 Hz; real music was seen to fall by up to 21 on its own, codecs by 23 to 75
+
 
 class Exclusion(StrEnum):
     """Why a usable track is left out of training: a closed set."""
 
     DECODE_ERRORS = "decode_errors"
+    TRUNCATED = "truncated"
+    SILENT = "silent"
+    QUIET = "quiet"
+    CLIPPED = "clipped"
+    DC_OFFSET = "dc_offset"
+    DEAD_CHANNEL = "dead_channel"
+    ANTI_PHASE = "anti_phase"
+    MONO = "mono"
+    BAND_LIMITED = "band_limited"
     DUPLICATE = "duplicate"
 
 
 MEANINGS = {
-    Exclusion.DECODE_ERRORS: "damaged: more than `select.max_errors_per_minute` packets were refused by the decoder",
-    Exclusion.DUPLICATE: "there is a better copy of the same recording; kept with `select.keep_duplicates`",
+    Exclusion.DECODE_ERRORS: "damaged: the decoder refused more than `max_errors_per_minute` packets",
+    Exclusion.TRUNCATED: "more than `max_missing_share` of the duration that the header claims did not decode",
+    Exclusion.SILENT: "silence makes up more than `max_silence_share`",
+    Exclusion.QUIET: "below `min_loudness`",
+    Exclusion.CLIPPED: "more than `max_clips_per_minute` runs of clipped samples",
+    Exclusion.DC_OFFSET: "an offset beyond `max_dc`",
+    Exclusion.DEAD_CHANNEL: "one channel is louder than the other by more than `max_balance_db`",
+    Exclusion.ANTI_PHASE: "left and right correlate less than `min_correlation`: in mono they cancel each other",
+    Exclusion.MONO: "the channels differ by less than `min_side_db`: mono, or stereo by name only",
+    Exclusion.BAND_LIMITED: f"the spectrum ends below `min_cutoff_hz`, with a drop of {CUTOFF_DROP_DB:.0f} dB or more",
+    Exclusion.DUPLICATE: "there is a better copy of the same recording; kept with `keep_duplicates`",
 }
 
 _LOSSLESS = frozenset({
@@ -57,13 +79,71 @@ class SelectionSummary:
     left_out: dict[str, LeftOut]  # by code
 
 
-def _has_decode_errors(track: Track, settings: SelectSettings) -> bool:
-    minutes = (track.length or 0) / SAMPLE_RATE / 60
-    return (track.decode_errors or 0) > settings.max_errors_per_minute * minutes
+_Rule = Callable[[Track, SelectSettings], bool]
 
 
-_RULES: dict[Exclusion, Callable[[Track, SelectSettings], bool]] = {
-    Exclusion.DECODE_ERRORS: _has_decode_errors,
+def _seconds(track: Track) -> float:
+    return (track.length or 0) / SAMPLE_RATE
+
+
+def _is_damaged(track: Track, settings: SelectSettings) -> bool:
+    return (track.decode_errors or 0) * 60 > settings.max_errors_per_minute * _seconds(track)
+
+
+def _is_truncated(track: Track, settings: SelectSettings) -> bool:
+    claimed = track.header_duration or 0
+    return claimed - _seconds(track) > settings.max_missing_share * claimed
+
+
+def _is_silent(track: Track, settings: SelectSettings) -> bool:
+    silence = (track.silence_head or 0) + (track.silence_within or 0) + (track.silence_tail or 0)
+    return silence > settings.max_silence_share * _seconds(track)
+
+
+def _is_quiet(track: Track, settings: SelectSettings) -> bool:
+    if track.loudness is not None:
+        return track.loudness < settings.min_loudness
+    below_the_gate = track.true_peak is not None and _seconds(track) >= LOUDNESS_BLOCK
+    return below_the_gate and settings.min_loudness > -math.inf
+
+
+def _is_clipped(track: Track, settings: SelectSettings) -> bool:
+    return (track.clipped_runs or 0) * 60 > settings.max_clips_per_minute * _seconds(track)
+
+
+def _has_offset(track: Track, settings: SelectSettings) -> bool:
+    return (track.dc or 0) > settings.max_dc
+
+
+def _has_dead_channel(track: Track, settings: SelectSettings) -> bool:
+    return abs(track.balance_db or 0) > settings.max_balance_db
+
+
+def _is_anti_phase(track: Track, settings: SelectSettings) -> bool:
+    return track.correlation is not None and track.correlation < settings.min_correlation
+
+
+def _is_mono(track: Track, settings: SelectSettings) -> bool:
+    return track.side_db is not None and track.side_db < settings.min_side_db
+
+
+def _is_band_limited(track: Track, settings: SelectSettings) -> bool:
+    if track.cutoff_hz is None or track.cutoff_drop_db is None:
+        return False
+    return track.cutoff_hz < settings.min_cutoff_hz and track.cutoff_drop_db >= CUTOFF_DROP_DB
+
+
+_RULES: dict[Exclusion, _Rule] = {
+    Exclusion.DECODE_ERRORS: _is_damaged,
+    Exclusion.TRUNCATED: _is_truncated,
+    Exclusion.SILENT: _is_silent,
+    Exclusion.QUIET: _is_quiet,
+    Exclusion.CLIPPED: _is_clipped,
+    Exclusion.DC_OFFSET: _has_offset,
+    Exclusion.DEAD_CHANNEL: _has_dead_channel,
+    Exclusion.ANTI_PHASE: _is_anti_phase,
+    Exclusion.MONO: _is_mono,
+    Exclusion.BAND_LIMITED: _is_band_limited,
 }
 
 

@@ -19,9 +19,10 @@ GROUND = [  # what both packages stand on
 ]
 FLOORS = [
     *GROUND,
+    {"pipeline.loudness"},  # what an ear hears
     {  # nouns, and what is said about a model
         "pipeline.records", "pipeline.tags", "pipeline.songs", "pipeline.instruments", "pipeline.executors",
-        "pipeline.figures", "pipeline.spectrogram", "pipeline.fingerprint",
+        "pipeline.figures", "pipeline.spectrogram", "pipeline.fingerprint", "pipeline.quality",
         "mousai.config", "mousai.diffusion", "mousai.ema", "mousai.text", "mousai.checkpoint", "mousai.runlog",
     },
     {  # tables, files and prompts; networks

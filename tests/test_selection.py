@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_chunks import PLAN, SECOND, make_library, make_track, shard_of, split_of, write_tracks
@@ -21,12 +22,59 @@ def test_every_code_has_its_meaning():
     assert MEANINGS.keys() == set(Exclusion)
 
 
-def test_a_damaged_track_is_left_out_above_the_threshold_and_not_at_it():
-    at, above = (
-        make_track(name, length=2 * MINUTE, decode_errors=errors) for name, errors in {"a": 120, "b": 121}.items()
-    )
-    assert exclusions([at, above], DEFAULT) == {above.path: ["decode_errors"]}
-    assert exclusions([at, above], SelectSettings(max_errors_per_minute=math.inf)) == {}
+FIGURES: dict[str, Any] = {  # of a track that nothing speaks against
+    "length": 2 * MINUTE, "header_duration": 120.0, "decode_errors": 0, "silence_head": 0.0, "silence_tail": 0.0,
+    "silence_within": 0.0, "loudness": -14.0, "clipped_runs": 0, "dc": 0.0, "correlation": 0.5, "balance_db": 0.0,
+    "true_peak": 0.9, "side_db": -6.0, "cutoff_hz": 16_000.0, "cutoff_drop_db": 50.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "settings", "at", "beyond"),
+    [
+        ("decode_errors", {}, {"decode_errors": 120}, {"decode_errors": 121}),
+        ("truncated", {"max_missing_share": 0.5}, {"header_duration": 240.0}, {"header_duration": 241.0}),
+        ("silent", {}, {"silence_head": 8.0, "silence_within": 90.0, "silence_tail": 10.0}, {"silence_head": 108.1}),
+        ("quiet", {}, {"loudness": -60.0}, {"loudness": -60.1}),
+        ("quiet", {}, {"loudness": -60.0}, {"loudness": None}),
+        ("clipped", {"max_clips_per_minute": 10.0}, {"clipped_runs": 20}, {"clipped_runs": 21}),
+        ("dc_offset", {}, {"dc": 0.5}, {"dc": 0.51}),
+        ("dead_channel", {}, {"balance_db": 40.0}, {"balance_db": -120.0}),
+        ("anti_phase", {}, {"correlation": -0.95}, {"correlation": -0.96}),
+        ("mono", {"min_side_db": -60.0}, {"side_db": -60.0}, {"side_db": -120.0}),
+        ("band_limited", {"min_cutoff_hz": 12_000.0}, {"cutoff_hz": 12_000.0}, {"cutoff_hz": 11_999.0}),
+    ],
+)
+def test_a_track_is_left_out_beyond_the_threshold_and_not_at_it(
+    code: str, settings: dict[str, float], at: dict[str, Any], beyond: dict[str, Any]
+):
+    kept, left_out = (make_track(name, **FIGURES | known) for name, known in {"a": at, "b": beyond}.items())
+    assert exclusions([kept, left_out], SelectSettings(**settings)) == {left_out.path: [code]}
+
+
+def test_every_code_has_a_threshold_that_switches_it_off():
+    worst = {
+        "decode_errors": 10**6, "header_duration": 1e9, "silence_head": 120.0, "loudness": None, "clipped_runs": 10**6,
+        "dc": 1.0, "balance_db": 120.0, "correlation": -1.0, "side_db": -120.0, "cutoff_hz": 2_000.0,
+    }  # fmt: skip
+    track = make_track("a", **FIGURES | worst)
+    names = [field.name for field in dataclasses.fields(DEFAULT) if field.name.startswith(("max_", "min_"))]
+    strictest = SelectSettings(**{name: 0.0 if name.startswith("max_") else math.inf for name in names})
+    off = SelectSettings(**{name: math.inf if name.startswith("max_") else -math.inf for name in names})
+    assert exclusions([track], strictest) == {track.path: [code.value for code in Exclusion if code != "duplicate"]}
+    assert exclusions([track], off) == {}
+
+
+def test_what_was_not_measured_or_has_no_value_speaks_for_no_code():
+    unknown = ("header_duration", "decode_errors", "clipped_runs", "correlation", "balance_db", "side_db", "cutoff_hz")
+    track = make_track("a", **FIGURES | dict.fromkeys(unknown))
+    strict = SelectSettings(max_missing_share=0.1, max_clips_per_minute=0, min_side_db=0, min_cutoff_hz=20_000)
+    assert exclusions([track], strict) == {}
+
+
+def test_a_slope_that_is_not_steep_is_no_band_limit():
+    soft = make_track("a", **FIGURES | {"cutoff_hz": 3_000.0, "cutoff_drop_db": 29.0})
+    assert exclusions([soft], SelectSettings(min_cutoff_hz=20_000)) == {}
 
 
 def test_nothing_speaks_against_a_track_that_is_not_decoded():
