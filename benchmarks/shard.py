@@ -1,74 +1,100 @@
-"""How fast audio becomes 48 kHz FLAC: our sharding beside one `ffmpeg` process a file, on one core, in the same run.
+"""From music to 48 kHz FLAC in tars: our stages beside one `ffmpeg` process a file and `tar`, in turn.
 
-    python benchmarks/shard.py FOLDER [--repeats 3]
+    python benchmarks/shard.py LIBRARY --ffmpeg PEERS/ffmpeg [--every 4] [--rounds 3]
 
-FOLDER holds music. Both read the same files; ours cuts, scales by the peak and packs as well. Prints real-time factors
-and their ratio, median over the repeats, one after the other in turn.
+LIBRARY holds music, of which every fourth track is used. Both read the same files, resample with soxr and use two
+processes. Ours also cuts, scales by the peak, hashes, and writes what the tags say; `ingest` before it decodes
+everything once more, to measure it.
 """
 
 import argparse
-import os
+import functools
 import shutil
-import statistics
 import subprocess
 import tempfile
-import time
 from pathlib import Path
+
+from files import link, tracks_of
+from results import OURS, compare, measure, rates_of, take_turns, write_result
 
 from mousai.presets import PAPER
 from pipeline.chunks import ChunkPlan, update_chunks
 from pipeline.ingest import ingest
-from pipeline.manifest import read_table
-from pipeline.records import Track
 from pipeline.shard import shard
 
+WITH = f"{OURS}, ingest and shard"
+INGEST = f"{OURS}, ingest alone"
+FFMPEG = "ffmpeg and tar"
+PROCESSES = 2
+PLAN = ChunkPlan(chunk_length=PAPER.chunk_length, divisor=PAPER.dmae.divisor, chunks_per_shard=32)
 
-def ours(manifests: Path, shards: Path) -> float:
-    """Seconds to make all shards anew."""
+
+def measure_music(library: Path, manifests: Path) -> float:
+    """`ingest`: seconds of music found."""
+    shutil.rmtree(manifests, ignore_errors=True)
+    return ingest([library], manifests, workers=PROCESSES).duration
+
+
+def make_shards(manifests: Path, shards: Path) -> int:
+    """`shard`: bytes written."""
     shutil.rmtree(shards, ignore_errors=True)
-    started = time.perf_counter()
-    shard(manifests, shards, workers=1)
-    return time.perf_counter() - started
+    update_chunks(manifests, PLAN)
+    return shard(manifests, shards, workers=PROCESSES).bytes
 
 
-def theirs(paths: list[str], folder: Path) -> float:
-    """Seconds for ffmpeg to write each file as 48 kHz stereo 16-bit FLAC, resampled by soxr as ours."""
-    started = time.perf_counter()
-    for number, path in enumerate(paths):
-        resample = ["-af", "aresample=48000:resampler=soxr", "-ac", "2", "-sample_fmt", "s16"]
-        quiet = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-threads", "1"]
-        command = [*quiet, "-i", path, "-vn", *resample, str(folder / f"{number}.flac")]
-        subprocess.run(command, check=True)
-    return time.perf_counter() - started
+def do_both(library: Path, manifests: Path, shards: Path) -> None:
+    measure_music(library, manifests)
+    make_shards(manifests, shards)
+
+
+def convert(library: Path, folder: Path, ffmpeg: str) -> None:
+    """One ffmpeg process a file over xargs, then tar."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    script = (
+        f'find {library} -type f | xargs -P{PROCESSES} -I@ sh -c \'{ffmpeg} -nostdin -v error -threads 1 -i "@" -vn'
+        f' -af aresample=48000:resampler=soxr -ac 2 -sample_fmt s16 {folder}/$(basename "@").flac\''
+        f" && tar -cf {folder}.tar -C {folder} ."
+    )
+    subprocess.run(["sh", "-c", script], check=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("library", type=Path)
+    parser.add_argument("--ffmpeg", default="ffmpeg")
+    parser.add_argument("--every", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    if shutil.which("ffmpeg") is None:
-        raise SystemExit("ffmpeg is not installed: it is what this compares with")
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    with tempfile.TemporaryDirectory() as scratch:
-        manifests = Path(scratch) / "manifests"
-        started = time.perf_counter()
-        done = ingest([arguments.folder], manifests, workers=1)
-        print(
-            f"ingest: {done.duration / (time.perf_counter() - started):.0f} x real time, {done.duration / 60:.1f} min"
-        )
-        plan = ChunkPlan(chunk_length=PAPER.chunk_length, divisor=PAPER.dmae.divisor, chunks_per_shard=256)
-        update_chunks(manifests, plan)
-        paths = [track.path for track in read_table(manifests / "tracks.parquet", Track)]
-        ours(manifests, Path(scratch) / "shards")  # warms the page cache and the imports
-        pairs = [
-            (ours(manifests, Path(scratch) / "shards"), theirs(paths, Path(scratch))) for _ in range(arguments.repeats)
-        ]
-    mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"shard:  {done.duration / mine:.0f} x real time")
-    print(f"ffmpeg: {done.duration / other:.0f} x real time")
-    print(f"ours / ffmpeg: {statistics.median(b / a for a, b in pairs):.2f} times as fast")
+    tracks = tracks_of(arguments.library)[:: arguments.every]
+    with tempfile.TemporaryDirectory(dir=arguments.library.parent) as scratch:
+        library, manifests, shards = (Path(scratch) / name for name in ("library", "manifests", "shards"))
+        link(tracks, library, len(tracks))
+        duration = measure_music(library, manifests)  # into the page cache as well
+        written = make_shards(manifests, shards)
+        works = {
+            OURS: functools.partial(make_shards, manifests, shards),
+            WITH: functools.partial(do_both, library, Path(scratch) / "anew", Path(scratch) / "both"),
+            INGEST: functools.partial(measure_music, library, Path(scratch) / "alone"),
+            FFMPEG: functools.partial(convert, library, Path(scratch) / "flac", arguments.ffmpeg),
+        }
+        contestants = {name: functools.partial(measure, work) for name, work in works.items()}
+        costs = take_turns(contestants, arguments.rounds)
+    write_result(
+        "shard",
+        title="music to 48 kHz FLAC in tars",
+        work=f"{len(tracks)} tracks, {duration / 60:.0f} min of Ogg Vorbis, to 16-bit FLAC in tars; two processes.",
+        command="python benchmarks/shard.py LIBRARY --ffmpeg PEERS/ffmpeg",
+        duration=round(duration, 3),
+        bytes_per_second=round(written / duration),
+        comparisons=[
+            compare(costs, FFMPEG, "wall", goal=1.0),
+            compare(costs, FFMPEG, "wall", goal=0.6, ours=WITH),
+            compare(costs, FFMPEG, "cpu", goal=None),
+            compare(costs, FFMPEG, "cpu", goal=None, ours=WITH),
+        ],
+        rates=rates_of(costs, duration, "times real time"),
+    )
 
 
 if __name__ == "__main__":

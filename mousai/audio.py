@@ -35,12 +35,16 @@ def encode_pcm16(audio: Waveform, container: str = "FLAC", sample_rate: int = SA
     return buffer.getvalue()
 
 
-def read_span(file: BinaryIO, start: int = 0, length: int = -1) -> Waveform:
-    """`length` samples (-1: all) from sample `start` of an open 16-bit file, as [2, T] float in [-1, 1]."""
+def read_span(file: BinaryIO, start: int = 0, length: int = -1, into: Waveform | None = None) -> Waveform:
+    """`length` samples (-1: all) from sample `start` of an open 16-bit file, as [2, T] float in [-1, 1].
+
+    With `into`, [2, T'] with T' >= T, its beginning is where they are written.
+    """
     with soundfile.SoundFile(file) as sound:
         sound.seek(start)
         pcm = sound.read(length, dtype="int16", always_2d=True)
-    audio: Waveform = np.divide(pcm.T, np.float32(32_767), dtype=np.float32, order="C")
+    audio = np.empty((pcm.shape[1], len(pcm)), np.float32) if into is None else into[:, : len(pcm)]
+    np.divide(pcm.T, np.float32(32_767), out=audio, dtype=np.float32)
     return audio
 
 

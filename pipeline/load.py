@@ -70,7 +70,8 @@ class _Order:
     def positions(self, step: int) -> list[int]:
         total = sum(self.sizes)
         wanted = range(step * self.batch_size, (step + 1) * self.batch_size)
-        return [int(_epoch(self.sizes, self.seed, each // total)[each % total]) for each in wanted]
+        orders = {epoch: _epoch(self.sizes, self.seed, epoch) for epoch in {each // total for each in wanted}}
+        return [int(orders[each // total][each % total]) for each in wanted]
 
 
 @functools.lru_cache(maxsize=4)
@@ -109,13 +110,13 @@ def audio_examples(shards: Path, split: str, *, length: int, count: int) -> Audi
 
 
 def _read_audio(chosen: Members, starts: Sequence[int], length: int) -> AudioBatch:
-    audio = torch.zeros(len(chosen), 2, length)
+    audio = torch.empty(len(chosen), 2, length)
     valid = []
-    for i, ((tar, row), start) in enumerate(zip(chosen, starts, strict=True)):
+    for (tar, row), start, crop in zip(chosen, starts, audio.numpy(), strict=True):
         with open_member(tar, row.offset, row.size) as file:  # a crop needs an eighth of its chunk
-            crop = read_span(file, start, min(length, row.valid_length))
-        audio[i, :, : crop.shape[1]] = torch.from_numpy(crop)
-        valid.append(crop.shape[1])
+            found = read_span(file, start, min(length, row.valid_length), into=crop)
+        crop[:, found.shape[1] :] = 0
+        valid.append(found.shape[1])
     return AudioBatch(audio=audio, valid_length=torch.tensor(valid), track_ids=[row.track_id for _, row in chosen])
 
 
