@@ -546,7 +546,7 @@ def plan(
         library = library_of(hours, chosen.chunk_length)
     else:
         assert space is not None
-        size = measure_library(space.manifests, chosen.chunk_length)
+        size = measure_library(space.manifests, chosen.chunk_length, space.select)
         library = Library(duration=size.duration, chunks=size.chunks)
     costs = plan_costs(library, chosen)
     expected = expectation_of(library.duration / 3600)

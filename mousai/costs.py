@@ -97,7 +97,8 @@ BEST_PACE = _pace("paper", 0.0875, 0.1075, Source(
 ))  # fmt: skip
 CPU_PACE = _pace("tiny", 0.28, 0.45, Source(
     basis=Basis.MEASURED, device="two cores of an x86 machine",
-    text="`tiny`: 57,845 steps of the DMAE in 4.5 h (its model card), 267 of the generator in 2 min (docs/demo.md)",
+    text="`tiny`: 57,845 steps of the DMAE in 4.5 h on one of them (its model card), 267 of the generator in 2 min "
+    "(docs/demo.md)",
 ))  # fmt: skip
 
 

@@ -11,9 +11,11 @@ import pyarrow.compute as pc
 
 from mousai.audio import SAMPLE_RATE
 from mousai.errors import UserError
-from pipeline.figures import Breakdown, breakdown, first_rows, folded, renamed
+from mousai.settings import SelectSettings
+from pipeline.figures import Breakdown, breakdown, folded, renamed
 from pipeline.manifest import read_columns, read_facts
-from pipeline.records import Chunk, Track
+from pipeline.records import Chunk
+from pipeline.selection import read_selected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,21 +104,19 @@ def _folded_names(counts: Counter[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class LibrarySize:
-    """How much decoded music a library holds, each recording once."""
+    """How much music of a library is trained on, each recording once."""
 
     duration: float  # s
     chunks: int
     tracks: int
 
 
-def measure_library(manifests: Path, chunk_length: int) -> LibrarySize:
-    """What `tracks.parquet` would be cut into; UserError where nothing in it has been decoded."""
-    tracks = read_columns(manifests / "tracks.parquet", Track, ("id", "length"), "mousai ingest LIBRARY")
-    lengths = np.asarray(tracks["length"].take(first_rows(tracks["id"])).drop_null(), dtype=np.int64)
+def measure_library(manifests: Path, chunk_length: int, select: SelectSettings) -> LibrarySize:
+    """What `[select]` leaves to be trained on, and how it would be cut; UserError where that is nothing."""
+    chosen = read_selected(manifests, select).values()
+    lengths = np.array([track.length for track in chosen], dtype=np.int64)
     if not len(lengths):
-        raise UserError(
-            "no track of this library has been decoded yet. Run mousai ingest, or say how many: --hours 100"
-        )
+        raise UserError("no track of this library is decoded and selected. Run mousai ingest, or say: --hours 100")
     return LibrarySize(
         duration=float(lengths.sum()) / SAMPLE_RATE,
         chunks=int(np.maximum(1, np.rint(lengths / chunk_length)).sum()),

@@ -13,6 +13,7 @@ from test_report import HOUR, track, write_tables
 from mousai.costs import EXPECTATIONS, MODELS, Basis, Cost, Library, expectation_of, library_of, plan_costs
 from mousai.errors import UserError
 from mousai.presets import PAPER, PRESETS, TINY
+from mousai.settings import SelectSettings
 from pipeline.split_figures import measure_library
 
 
@@ -97,8 +98,9 @@ def test_expectations_go_by_hours():
 
 def test_a_library_is_measured_as_it_will_be_cut(tmp_path: Path):
     tracks = [track("a"), track("b", length=HOUR // 2), track("c", id="a"), track("d", id=None, length=None)]
+    tracks.append(track("e", decode_errors=10**6))
     write_tables(tmp_path / "manifests", tracks)
-    size = measure_library(tmp_path / "manifests", 2**21)
+    size = measure_library(tmp_path / "manifests", 2**21, SelectSettings())
     assert (size.duration, size.tracks) == (5400.0, 2)
     assert size.chunks == round(HOUR / 2**21) + round(HOUR / 2 / 2**21)
 
