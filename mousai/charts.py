@@ -28,7 +28,7 @@ STYLE = """
 .ticks { display: flex; justify-content: space-between; color: var(--soft); font-size: .8rem;
   font-variant-numeric: tabular-nums; }
 .histogram h3 { margin: 0 0 .6rem; font-size: .93rem; font-weight: 500; line-height: 1.3; }
-.histogram h3 small { color: var(--soft); font-size: .8rem; font-weight: 400; }
+.histogram small { display: block; color: var(--soft); font-size: .8rem; font-weight: 400; }
 """
 
 
@@ -62,7 +62,7 @@ def histogram(title: str, note: str, counts: Sequence[int], labels: Sequence[str
         if count
     )
     below = "".join(f"<span>{escape(tick)}</span>" for tick in ticks)
-    small = f" <small>{escape(note)}</small>" if note else ""
+    small = f"<small>{escape(note)}</small>" if note else ""
     return (
         f'<figure class="histogram"><h3>{escape(title)}{small}</h3>'
         f'<svg viewBox="0 0 {len(counts)} 100" preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'

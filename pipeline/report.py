@@ -125,11 +125,10 @@ def read_report(
     UserError where there is no library yet.
     """
     tracks = read_tracks(manifests)
-    recordings = one_a_recording(tracks)
     selection, trained_on = _selection(manifests, tracks, select or SelectSettings())
     plan = manifests / "chunks.parquet"
     split = read_split(plan, trained_on, top) if plan.exists() else None
-    ranked = by_level(recordings)
+    ranked = by_level(trained_on)
     report = Report(
         totals=library_totals(tracks, read_facts(manifests / "tracks.parquet")),
         genres=breakdown(tracks["genres"], tracks["seconds"], top),

@@ -148,18 +148,23 @@ def _histogram(figures: Histogram) -> str:
     labels[0] = f"below {edges[1]:g}{unit}: {figures.counts[0]:,}"
     labels[-1] = f"{edges[-2]:g}{unit} or more: {figures.counts[-1]:,}"
     steps = len(edges) - 1
-    ticks = [f"{edges[round(i * steps / 4)]:g}" for i in range(5)]
+    ticks = [_signed(f"{edges[round(i * steps / 4)]:g}") for i in range(5)]
     title = f"{figures.name[0].upper()}{figures.name[1:]}{',' if unit else ''}{unit}"
     note = f"median {figures.median:.3g}, 90% between {figures.low:.3g} and {figures.high:.3g}"
-    return charts.histogram(title, note, figures.counts, labels, ticks)
+    return charts.histogram(title, _signed(note), figures.counts, labels, ticks)
+
+
+def _signed(text: str) -> str:
+    """Numbers with a minus instead of a hyphen."""
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _extremes(report: Report, pictures: Mapping[str, bytes]) -> list[str]:
     if not report.loudest:
         return []
     about = (
-        f"By {report.level}. Ten seconds from the middle of each track: 40 Hz to 20 kHz upwards on a logarithmic "
-        "scale, equal colours for equal levels."
+        f"Of what is trained on, by {report.level}. Ten seconds from the middle of each track: 40 Hz to 20 kHz "
+        "upwards on a logarithmic scale, equal colours for equal levels."
     )
     blocks = [page.paragraph(about)]
     for name, tracks in (("The loudest", report.loudest), ("The quietest, lowest first", report.quietest)):
@@ -170,7 +175,7 @@ def _extremes(report: Report, pictures: Mapping[str, bytes]) -> list[str]:
 
 def _extreme(track: Extreme, pictures: Mapping[str, bytes]) -> str:
     name = " – ".join(filter(None, [track.artist, track.title])) or Path(track.path).name
-    caption = f"{name}: {track.level:.1f} dB, {say_hours(track.duration)}"
+    caption = f"{name}: {_signed(f'{track.level:.1f} dB')}, {say_hours(track.duration)}"
     if track.id in pictures:
         return page.picture(pictures[track.id], f"spectrogram of {name}", caption)
     return page.paragraph(f"{caption}. No picture: it is in no shard, and its file cannot be read.")
@@ -198,7 +203,10 @@ def _duplicates(report: Report) -> list[str]:
 def _rejected(report: Report) -> list[str]:
     if not report.rejected:
         return [page.paragraph("None.")]
-    rows = [(each.reason, each.meaning, f"{each.files:,}", say_size(each.bytes)) for each in report.rejected]
+    rows = [
+        (each.reason, each.meaning.replace("`", ""), f"{each.files:,}", say_size(each.bytes))
+        for each in report.rejected
+    ]
     examples = [
         (Path(path).name, f"{each.reason}: {detail}") for each in report.rejected for path, detail in each.examples
     ]
@@ -210,7 +218,10 @@ def _rejected(report: Report) -> list[str]:
 
 def _selection(report: Report) -> list[str]:
     found = report.selection
-    rows = [(each.code, each.meaning, f"{each.tracks:,}", say_hours(each.duration)) for each in found.groups]
+    rows = [
+        (each.code, each.meaning.replace("`", ""), f"{each.tracks:,}", say_hours(each.duration))
+        for each in found.groups
+    ]
     examples = [(Path(path).name, each.code) for each in found.groups for path in each.examples]
     thresholds = page.table(["[select] in mousai.toml", "value"], found.thresholds.items())
     if not rows:
