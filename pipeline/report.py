@@ -6,6 +6,7 @@ stage may be missing: what depends on it is None, and `missing` says which comma
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from pipeline.track_figures import (
     Kinship,
     Totals,
     as_tracks,
-    by_level,
+    by_loudness,
     findings,
     first_artists,
     formats,
@@ -77,7 +78,7 @@ class Selection:
     left_out: int  # tracks in all
     left_out_duration: float  # s
     groups: tuple[LeftOutGroup, ...]  # the longest first
-    thresholds: dict[str, object]  # of `[select]`
+    thresholds: dict[str, float | None]  # of `[select]`; None: switched off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,6 @@ class Report:
     latents: Stored | None
     prompts: tuple[str, ...]  # as training draws them
     keywords: tuple[tuple[str, int], ...]  # and in how many tracks each occurs
-    level: str  # what loudest and quietest are measured by
     loudest: tuple[Extreme, ...]
     quietest: tuple[Extreme, ...]
     missing: tuple[str, ...]  # what could not be said, and the command that cures it
@@ -128,7 +128,7 @@ def read_report(
     selection, trained_on = _selection(manifests, tracks, select or SelectSettings())
     plan = manifests / "chunks.parquet"
     split = read_split(plan, trained_on, top) if plan.exists() else None
-    ranked = by_level(trained_on)
+    ranked = by_loudness(trained_on)
     report = Report(
         totals=library_totals(tracks, read_facts(manifests / "tracks.parquet")),
         genres=breakdown(tracks["genres"], tracks["seconds"], top),
@@ -146,7 +146,6 @@ def read_report(
         latents=_stored(latents) if latents else None,
         prompts=tuple(_prompts(trained_on, plan)) if split else (),
         keywords=tuple(top_keywords(as_tracks(tracks), _KEYWORDS)),
-        level="peak, dB of full scale",
         loudest=ranked[:EXTREMES],
         quietest=tuple(reversed(ranked[EXTREMES:][-EXTREMES:])),
         missing=(),
@@ -176,7 +175,9 @@ def _selection(manifests: Path, tracks: Columns, settings: SelectSettings) -> tu
         left_out=summary.num_left_out,
         left_out_duration=summary.duration_left_out,
         groups=tuple(sorted(groups, key=lambda group: (-group.duration, group.code))),
-        thresholds=dataclasses.asdict(settings),
+        thresholds={
+            name: value if math.isfinite(value) else None for name, value in dataclasses.asdict(settings).items()
+        },
     ), one_a_recording({name: column.filter(kept) for name, column in tracks.items()})
 
 

@@ -163,7 +163,7 @@ def _extremes(report: Report, pictures: Mapping[str, bytes]) -> list[str]:
     if not report.loudest:
         return []
     about = (
-        f"Of what is trained on, by {report.level}. Ten seconds from the middle of each track: 40 Hz to 20 kHz "
+        "Of what is trained on, by integrated loudness. Ten seconds from the middle of each track: 40 Hz to 20 kHz "
         "upwards on a logarithmic scale, equal colours for equal levels."
     )
     blocks = [page.paragraph(about)]
@@ -175,7 +175,7 @@ def _extremes(report: Report, pictures: Mapping[str, bytes]) -> list[str]:
 
 def _extreme(track: Extreme, pictures: Mapping[str, bytes]) -> str:
     name = " – ".join(filter(None, [track.artist, track.title])) or Path(track.path).name
-    caption = f"{name}: {_signed(f'{track.level:.1f} dB')}, {say_hours(track.duration)}"
+    caption = f"{name}: {_signed(f'{track.loudness:.1f} LUFS')}, {say_hours(track.duration)}"
     if track.id in pictures:
         return page.picture(pictures[track.id], f"spectrogram of {name}", caption)
     return page.paragraph(f"{caption}. No picture: it is in no shard, and its file cannot be read.")
@@ -223,7 +223,7 @@ def _selection(report: Report) -> list[str]:
         for each in found.groups
     ]
     examples = [(Path(path).name, each.code) for each in found.groups for path in each.examples]
-    thresholds = page.table(["[select] in mousai.toml", "value"], found.thresholds.items())
+    thresholds = page.table(["[select] in mousai.toml", "value"], _thresholds(found.thresholds))
     if not rows:
         return [page.paragraph("Nothing."), page.details("The thresholds", thresholds)]
     return [
@@ -235,6 +235,11 @@ def _selection(report: Report) -> list[str]:
         page.details("Examples", page.table(["file", "code"], examples, numeric_from=2)),
         page.details("The thresholds", thresholds),
     ]
+
+
+def _thresholds(settings: Mapping[str, float | None]) -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        yield name, "off" if value is None else str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def _split(split: Split) -> list[str]:

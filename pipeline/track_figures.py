@@ -14,6 +14,7 @@ from mousai.audio import SAMPLE_RATE
 from pipeline.figures import Histogram, Share, first_rows, histogram, total
 from pipeline.manifest import read_columns
 from pipeline.records import Track
+from pipeline.selection import CUTOFF_DROP_DB
 
 Columns = dict[str, pa.Array]
 
@@ -22,7 +23,9 @@ EXAMPLES = 3  # of a kind
 TAGS = ("title", "artists", "album", "genres", "year")
 _COLUMNS = (
     "id", "cluster", "family", "path", "library", "size", "length", "codec", "sample_rate", "channels", "peak",
-    "header_duration", "decoded_length", "decode_errors", *TAGS,
+    "header_duration", "decoded_length", "decode_errors", "true_peak", "loudness", "loudness_range", "silence_head",
+    "silence_tail", "silence_within", "clipped_runs", "correlation", "balance_db", "side_db", "cutoff_hz",
+    "cutoff_drop_db", *TAGS,
 )  # fmt: skip
 _BATCH = 50_000  # rows that are objects at a time
 
@@ -64,13 +67,13 @@ class Kinship:
 
 @dataclass(frozen=True, kw_only=True)
 class Extreme:
-    """A track at one end of the library's range of levels."""
+    """A track at one end of the library's range of loudness."""
 
     id: str
     path: str
     title: str | None
     artist: str | None
-    level: float  # dB, see `Report.level`
+    loudness: float  # LUFS
     duration: float  # s
 
 
@@ -128,27 +131,50 @@ def formats(tracks: Columns) -> tuple[Format, ...]:
 
 def quality(tracks: Columns) -> tuple[Histogram, ...]:
     """Histograms of the figures that are known."""
+    minutes = pc.divide(tracks["seconds"], 60.0)
     bits = pc.divide(pc.multiply(pc.cast(tracks["size"], pa.float64()), 0.008), tracks["seconds"])
+    silence = pc.add(pc.add(tracks["silence_head"], tracks["silence_tail"]), tracks["silence_within"])
+    clipped = pc.divide(pc.cast(tracks["clipped_runs"], pa.float64()), minutes)
+    steep = pc.greater_equal(tracks["cutoff_drop_db"], CUTOFF_DROP_DB)
+    cutoff = pc.divide(pc.if_else(steep, tracks["cutoff_hz"], None), 1000.0)
     found = [
-        histogram("length", "min", pc.divide(tracks["seconds"], 60.0), np.arange(0, 12.5, 0.5).tolist()),
-        histogram("bit rate of the file", "kbit/s", bits, np.arange(0, 1056, 32).tolist()),
-        histogram("peak", "dB of full scale", _decibels(tracks["peak"]), np.arange(-18, 6.5, 0.5).tolist()),
+        _histogram("length", "min", minutes, (0, 12, 24)),
+        _histogram("bit rate of the file", "kbit/s", bits, (0, 1024, 32)),
+        _histogram("loudness", "LUFS", tracks["loudness"], (-40, 0, 40)),
+        _histogram("loudness range", "LU", tracks["loudness_range"], (0, 24, 24)),
+        _histogram("true peak", "dB of full scale", _decibels(tracks["true_peak"]), (-18, 6, 48)),
+        _histogram("clipped runs", "a minute", clipped, (0, 80, 40)),
+        _histogram("silence", "% of the track", pc.multiply(pc.divide(silence, tracks["seconds"]), 100.0), (0, 40, 40)),
+        _histogram("correlation of left and right", "", tracks["correlation"], (-1, 1, 40)),
+        _histogram("width: left - right over left + right", "dB", tracks["side_db"], (-60, 12, 36)),
+        _histogram("balance: left over right", "dB", tracks["balance_db"], (-12, 12, 48)),
+        _histogram("where the spectrum ends, if it does", "kHz", cutoff, (2, 20, 36)),
+        _histogram("steepest drop of the spectrum", "dB", tracks["cutoff_drop_db"], (0, 80, 40)),
     ]
     return tuple(each for each in found if each is not None)
+
+
+def _histogram(name: str, unit: str, values: pa.Array, bins: tuple[float, float, int]) -> Histogram | None:
+    first, last, number = bins
+    return histogram(name, unit, values, np.linspace(first, last, number + 1).tolist())
 
 
 def findings(tracks: Columns) -> Iterator[Share]:
     """What is odd about some tracks, as far as their columns tell."""
     decoded = pc.divide(pc.cast(tracks["decoded_length"], pa.float64()), pc.cast(tracks["sample_rate"], pa.float64()))
     wrong_header = pc.greater(pc.abs(pc.subtract(tracks["header_duration"], decoded)), 1.0)
+    steep = pc.greater_equal(tracks["cutoff_drop_db"], CUTOFF_DROP_DB)
+    same = pc.and_(pc.greater(tracks["channels"], 1), pc.less(tracks["side_db"], -60.0))
     odd = {
         "packets that did not decode": pc.greater(tracks["decode_errors"], 0),
         "the header is wrong by more than a second": wrong_header,
         "louder than full scale: turned down as a whole": pc.greater(tracks["peak"], 1.0),
         "digital silence": pc.equal(tracks["peak"], 0.0),
         "mono": pc.equal(tracks["channels"], 1),
+        "several channels, all the same": same,
         "more than two channels: mixed down": pc.greater(tracks["channels"], 2),
         "sampled below 44.1 kHz": pc.less(tracks["sample_rate"], 44_100),
+        "the spectrum ends below 16 kHz": pc.and_(steep, pc.less(tracks["cutoff_hz"], 16_000.0)),
     }
     for name, which in odd.items():
         which = pc.fill_null(which, False)
@@ -178,12 +204,10 @@ def kinship(tracks: Columns, column: str) -> Kinship:
     )
 
 
-def by_level(recordings: Columns) -> tuple[Extreme, ...]:
-    """The loudest and then the quietest tracks, the loudest first."""
-    level = _decibels(recordings["peak"])
-    table = pa.table({name: recordings[name] for name in ("id", "path", "title", "artists", "seconds")})
-    table = table.append_column("level", level).filter(pc.is_valid(level))
-    table = table.sort_by([("level", "descending"), ("path", "ascending")])
+def by_loudness(recordings: Columns) -> tuple[Extreme, ...]:
+    """The loudest and then the quietest tracks, the loudest first; silence has no loudness."""
+    table = pa.table({name: recordings[name] for name in ("id", "path", "title", "artists", "seconds", "loudness")})
+    table = table.filter(pc.is_valid(table["loudness"])).sort_by([("loudness", "descending"), ("path", "ascending")])
     ends = [*range(min(EXTREMES, len(table))), *range(max(EXTREMES, len(table) - EXTREMES), len(table))]
     return tuple(
         Extreme(
@@ -191,7 +215,7 @@ def by_level(recordings: Columns) -> tuple[Extreme, ...]:
             path=row["path"],
             title=row["title"],
             artist=row["artists"][0] if row["artists"] else None,
-            level=row["level"],
+            loudness=row["loudness"],
             duration=row["seconds"],
         )
         for row in table.take(pa.array(ends, pa.int64())).to_pylist()

@@ -46,7 +46,7 @@ def track(name: str, **known: Any) -> Track:
     usual = {
         "path": f"/music/{name}", "raw_path": f"/music/{name}".encode(), "library": "/music", "size": 1000, "id": name,
         "codec": "mp3", "sample_rate": 48_000, "channels": 2, "length": HOUR, "decoded_length": HOUR,
-        "header_duration": 3600.0, "peak": 0.5, "decode_errors": 0, "raw_tags": "{}",
+        "header_duration": 3600.0, "peak": 0.5, "decode_errors": 0, "loudness": -14.0, "raw_tags": "{}",
     }  # fmt: skip
     return Track(**(blank(Track) | usual | known))
 
@@ -69,11 +69,21 @@ def library(tmp_path: Path) -> Path:
     """Five hours and a half under six paths, by three artists and nobody; two paths hold the same audio."""
     tracks = [
         track("a", title="One (Remix)", artists=["Ann"], genres=["House", " house"], year=1999, album="A"),
-        track("b", title="Two", artists=["ann", "Cat"], genres=["HOUSE"], year=2001, album="A", peak=2.0),
+        track(
+            "b", title="Two", artists=["ann", "Cat"], genres=["HOUSE"], year=2001, album="A", peak=2.0, loudness=-5.0
+        ),
         track(
             "c", title="Three", artists=["Bob"], genres=["Drone", "House"], length=HOUR // 2, codec="flac", family="c"
         ),
-        track("d", artists=["Cat"], year=2001, peak=0.001, sample_rate=22_050, decoded_length=HOUR * 147 // 320),
+        track(
+            "d",
+            artists=["Cat"],
+            year=2001,
+            peak=0.001,
+            loudness=-40.0,
+            sample_rate=22_050,
+            decoded_length=HOUR * 147 // 320,
+        ),
         track("e", artists=["Cat"], year=2001, size=5000, header_duration=7200.0, cluster="e", family="c"),
         track("f", id="e", artists=["Cat"], year=2001, size=5000, cluster="e", family="c"),
     ]
@@ -127,6 +137,26 @@ def test_what_is_odd_is_named_with_its_hours(library: Path):
     }
 
 
+def test_quality_figures_are_shown_where_they_are_known(tmp_path: Path):
+    write_tables(tmp_path / "manifests", [
+        track("a", true_peak=1.0, silence_head=36.0, silence_tail=0.0, silence_within=36.0, clipped_runs=120,
+              cutoff_hz=15_000.0, cutoff_drop_db=40.0, channels=2, side_db=-90.0),
+        track("b", cutoff_hz=9_000.0, cutoff_drop_db=10.0),
+    ])  # fmt: skip
+    report = report_of(tmp_path)
+    medians = {each.name: (each.median, each.num_missing) for each in report.quality}
+    assert medians["loudness"] == (-14.0, 0)
+    assert medians["true peak"] == (0.0, 1)  # dB of full scale
+    assert medians["silence"] == (2.0, 1)  # 72 s of an hour, %
+    assert medians["clipped runs"] == (2.0, 1)  # a minute
+    assert medians["where the spectrum ends, if it does"] == (15.0, 1)  # kHz; the other falls gently
+    assert medians["steepest drop of the spectrum"] == (25.0, 0)
+    assert "correlation of left and right" not in medians
+    assert {each.name: each.tracks for each in report.findings} == {
+        "several channels, all the same": 1, "the spectrum ends below 16 kHz": 1,
+    }  # fmt: skip
+
+
 def test_a_histogram_counts_what_lies_outside_in_its_outer_bins_and_says_what_is_missing():
     found = figures.histogram("x", "s", pa.array([-5.0, 0.5, 1.5, 1.6, 99.0, None]), [0, 1, 2])
     assert found is not None
@@ -152,7 +182,7 @@ def test_rejected_files_are_grouped_with_examples_the_largest_group_first(librar
 def test_loudest_and_quietest(library: Path):
     report = report_of(library)
     assert (report.loudest[0].path, report.loudest[0].artist) == ("/music/b", "ann")
-    assert report.loudest[0].level == pytest.approx(6.02, abs=0.01)  # 20 log10 2
+    assert report.loudest[0].loudness == -5.0
     assert report.quietest[0].path == "/music/d"
     assert not {each.id for each in report.loudest} & {each.id for each in report.quietest}
 
@@ -218,8 +248,9 @@ def test_prompts_and_keywords(library: Path):
 
 
 def test_a_library_of_tags_alone_has_counts_and_no_hours(tmp_path: Path):
-    undecoded = {"id": None, "length": None, "decoded_length": None, "peak": None, "codec": None, "sample_rate": None,
-                 "channels": None, "header_duration": None, "decode_errors": None}  # fmt: skip
+    measured = ("id", "length", "decoded_length", "peak", "loudness", "codec", "sample_rate", "channels",
+                "header_duration", "decode_errors")  # fmt: skip
+    undecoded = dict.fromkeys(measured)
     rows = [track(name, genres=[genre], **undecoded) for name, genre in zip("abc", "xxy", strict=True)]
     write_tables(tmp_path / "manifests", rows)
     report = report_of(tmp_path)
