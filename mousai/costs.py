@@ -4,14 +4,17 @@ Every figure says what it rests on: `Basis`.
 """
 
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple
 
 from mousai.audio import CHANNELS, SAMPLE_RATE
 from mousai.config import Preset
 from mousai.presets import PRESETS, find_preset
+from mousai.storage import read_json
 
 
 class Basis(StrEnum):
@@ -52,18 +55,50 @@ MODELS = {  # printed by: python benchmarks/flops.py
 _STEP = 3  # forward passes that a training step is worth: the backward pass is two
 
 _CORE = "one core of a 2-core x86 machine"
-INGEST = 261  # times real time a core
-SHARD = 163
-STAGES = Source(
-    basis=Basis.MEASURED, device=_CORE, text="benchmarks/shard.py on 9.2 minutes of Ogg Vorbis (docs/shards.md)"
-)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRates:
+    """How fast music passes the stages before training, and how small it becomes."""
+
+    ingest: float  # times real time a core
+    shard: float
+    flac: float  # bytes of WAV
+    source: Source
+
+
+STAGES = StageRates(
+    ingest=53, shard=138, flac=0.56,
+    source=Source(
+        basis=Basis.MEASURED, device=_CORE,
+        text="processor time on 8.8 minutes of Ogg Vorbis, on a busy machine; FLAC: docs/real-run.md",
+    ),
+)  # fmt: skip
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "results" / "shard.json"  # in a clone, once it has been run
+
+
+def stage_rates(benchmark: Path = BENCHMARK) -> StageRates:
+    """The rates that benchmarks/shard.py measured, where its results lie, else `STAGES`."""
+    if not benchmark.exists():
+        return STAGES
+    found = read_json(benchmark)
+    speeds = {each["name"]: statistics.median(each["cpu"]) for each in found["rates"]}
+    machine = found["machine"]
+    return StageRates(
+        ingest=speeds["mousai, ingest alone"],
+        shard=speeds["mousai"],
+        flac=found["bytes_per_second"] / (SAMPLE_RATE * CHANNELS * 2),
+        source=Source(
+            basis=Basis.MEASURED,
+            device=f"one core of a {machine['cores']}-core {machine['cpu']}",
+            text=f"processor time in benchmarks/results/shard.json, {found['date']}: {found['work']}",
+        ),
+    )
+
+
 READING = 600  # times real time a core: a FLAC chunk of 44 s is decoded in 66 to 79 ms
 READ = Source(basis=Basis.MEASURED, device=_CORE, text="decoding of FLAC chunks of 2^21 samples by libsndfile")
-FLAC, FLAC_LOW, FLAC_HIGH = 0.56, 0.46, 0.64  # of PCM
-COMPRESSED = Source(
-    basis=Basis.MEASURED,
-    text="38.5 minutes of game music and death metal (docs/real-run.md); 0.46 to 0.64 of WAV over several libraries",
-)
+FLAC_LOW, FLAC_HIGH = 0.46, 0.64  # of WAV: several libraries
 EXACT = Source(basis=Basis.COUNTED, text="lengths, steps and parameters of the preset")
 
 
@@ -135,10 +170,11 @@ def plan_costs(library: Library, preset: Preset) -> list[Cost]:
     is named after.
     """
     find_preset(preset.name)  # names the known ones
-    return [*_space(library, preset), *_stages(library, preset), *_training(library, preset)]
+    rates = stage_rates()
+    return [*_space(library, preset, rates), *_stages(library, preset, rates), *_training(library, preset)]
 
 
-def _space(library: Library, preset: Preset) -> Iterator[Cost]:
+def _space(library: Library, preset: Preset, rates: StageRates) -> Iterator[Cost]:
     pcm = library.duration * SAMPLE_RATE * CHANNELS * 2
     latents = library.chunks * preset.chunk_length / preset.dmae.hop * preset.dmae.encoder.latent_channels * 2
     model = MODELS[preset.name]
@@ -148,17 +184,17 @@ def _space(library: Library, preset: Preset) -> Iterator[Cost]:
     yield Cost(name="shards", value=shards, unit="", source=EXACT)
     yield Cost(name="audio as WAV", value=pcm, unit="bytes", source=EXACT)
     yield Cost(
-        name="audio as FLAC", value=FLAC * pcm, low=FLAC_LOW * pcm, high=FLAC_HIGH * pcm, unit="bytes",
-        source=COMPRESSED,
+        name="audio as FLAC", value=rates.flac * pcm, low=min(FLAC_LOW, rates.flac) * pcm, high=max(FLAC_HIGH, rates.flac) * pcm, unit="bytes",
+        source=rates.source,
     )  # fmt: skip
     yield Cost(name="latents", value=latents, unit="bytes", source=EXACT)
     yield Cost(name="checkpoints, two a stage", value=2 * state, unit="bytes", source=EXACT)
 
 
-def _stages(library: Library, preset: Preset) -> Iterator[Cost]:
+def _stages(library: Library, preset: Preset, rates: StageRates) -> Iterator[Cost]:
     hours = library.duration / 3600
-    yield Cost(name="ingest", value=hours / INGEST, unit="core hours", source=STAGES)
-    yield Cost(name="shard", value=hours / SHARD, unit="core hours", source=STAGES)
+    yield Cost(name="ingest", value=hours / rates.ingest, unit="core hours", source=rates.source)
+    yield Cost(name="shard", value=hours / rates.shard, unit="core hours", source=rates.source)
     yield Cost(name="encode-latents: reading", value=hours / READING, unit="core hours", source=READ)
     work = library.duration * SAMPLE_RATE / PRESETS[preset.name].train_dmae.length * MODELS[preset.name].encoder
     for pace, unit in _paces(preset):

@@ -10,10 +10,22 @@ import pytest
 from cli_runs import mousai
 from test_report import HOUR, track, write_tables
 
-from mousai.costs import EXPECTATIONS, MODELS, Basis, Cost, Library, expectation_of, library_of, plan_costs
+from mousai.costs import (
+    EXPECTATIONS,
+    MODELS,
+    STAGES,
+    Basis,
+    Cost,
+    Library,
+    expectation_of,
+    library_of,
+    plan_costs,
+    stage_rates,
+)
 from mousai.errors import UserError
 from mousai.presets import PAPER, PRESETS, TINY
 from mousai.settings import SelectSettings
+from mousai.storage import write_json
 from pipeline.split_figures import measure_library
 
 
@@ -53,6 +65,22 @@ def test_twice_the_hours_are_twice_the_cost_of_every_stage_before_training():
     one, two = costs_of(100), costs_of(200)
     for name in ("audio as FLAC", "ingest", "shard", "encode-latents: reading", "encode-latents: encoding"):
         assert two[name][0].value == pytest.approx(2 * one[name][0].value)
+
+
+def test_rates_come_from_the_benchmark_where_it_has_been_run(tmp_path: Path):
+    assert stage_rates(tmp_path / "shard.json") == STAGES
+    write_json(tmp_path / "shard.json", {
+        "rates": [{"name": "mousai", "cpu": [90, 100, 120]}, {"name": "mousai, ingest alone", "cpu": [50]}],
+        "bytes_per_second": 96_000, "machine": {"cpu": "Abacus", "cores": 2}, "date": "2026-11-25", "work": "songs",
+    })  # fmt: skip
+    rates = stage_rates(tmp_path / "shard.json")
+    assert (rates.ingest, rates.shard, rates.flac) == (50, 100, 0.5)
+    assert "Abacus" in rates.source.device and "2026-11-25: songs" in rates.source.text
+
+
+def test_the_results_of_the_benchmark_can_be_read():
+    rates = stage_rates()
+    assert rates.ingest > 1 and rates.shard > 1 and 0.2 < rates.flac < 1
 
 
 def test_steps_and_batches_of_the_workspace_count():
