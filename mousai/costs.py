@@ -183,10 +183,10 @@ def _space(library: Library, preset: Preset, rates: StageRates) -> Iterator[Cost
     yield Cost(name="chunks", value=library.chunks, unit="", source=EXACT)
     yield Cost(name="shards", value=shards, unit="", source=EXACT)
     yield Cost(name="audio as WAV", value=pcm, unit="bytes", source=EXACT)
+    low, high = min(FLAC_LOW, rates.flac), max(FLAC_HIGH, rates.flac)
     yield Cost(
-        name="audio as FLAC", value=rates.flac * pcm, low=min(FLAC_LOW, rates.flac) * pcm, high=max(FLAC_HIGH, rates.flac) * pcm, unit="bytes",
-        source=rates.source,
-    )  # fmt: skip
+        name="audio as FLAC", value=rates.flac * pcm, low=low * pcm, high=high * pcm, unit="bytes", source=rates.source
+    )
     yield Cost(name="latents", value=latents, unit="bytes", source=EXACT)
     yield Cost(name="checkpoints, two a stage", value=2 * state, unit="bytes", source=EXACT)
 
