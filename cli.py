@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mousai.generate import Settings
     from mousai.train_dmae import DMAEWatch
     from pipeline.chunks import ChunkSummary
+    from pipeline.records import Removed
+    from pipeline.removal import Match
     from pipeline.selection import SelectionSummary
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -41,6 +43,7 @@ WorkersOption = Annotated[int | None, typer.Option("--workers", "-j", min=1, hel
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 DeviceOption = Annotated[str | None, typer.Option(help='"cuda", "cuda:1", "cpu"; default: a GPU if there is one.')]
 HERE = Path()
+_RELEASES = 20  # lines that `remove` shows of what a request matches
 
 
 def main() -> None:
@@ -207,6 +210,7 @@ def shard(workspace: WorkspaceOption = HERE, workers: WorkersOption = None, as_j
 
     space = open_workspace(workspace)
     with space.lock():
+        _require_finished_removal(space)
         summary = _plan_chunks(space)
         done = run(
             space.manifests, space.shards, audio_format=space.shard.audio_format, select=space.select,
@@ -225,6 +229,58 @@ def shard(workspace: WorkspaceOption = HERE, workers: WorkersOption = None, as_j
     if done.num_failed:
         print(f"{done.num_failed} chunks failed. Re-read their files with: mousai ingest && mousai shard")
     _next(_next_command(space), workspace)
+
+
+@app.command()
+def remove(
+    artist: Annotated[list[str] | None, typer.Option(help="An artist, featured ones too; may be repeated.")] = None,
+    album: Annotated[list[str] | None, typer.Option(help="An album.")] = None,
+    track: Annotated[list[str] | None, typer.Option(help="A title, or a track's id.")] = None,
+    path: Annotated[list[Path] | None, typer.Option(help="A file, or a folder with all in it.")] = None,
+    from_list: Annotated[
+        Path | None, typer.Option("--list", help="A CSV file with columns of artist, album, track, path.")
+    ] = None,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Of a --path that is gone: take out what was there; keep nothing out.")
+    ] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take what is named off the list again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; touch nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Take music out of tables, shards and latents, prove that it is gone, and keep it out of later scans.
+
+    Options of one kind add up, those of different kinds narrow each other. Without any: finish what was cut off, and
+    search once more for all that is on the list. Your files are not touched.
+    """
+    from pipeline import removal
+    from pipeline import remove as stage
+
+    named = {"artist": artist or [], "album": album or [], "track": track or [], "path": list(map(str, path or []))}
+    rules = [*removal.make_rules(named), *(removal.read_list(from_list) if from_list else [])]
+    space = open_workspace(workspace)
+    with space.lock():
+        if undo:
+            for request in stage.undo(space.manifests, rules):
+                print(f"{request} is kept out no longer.")
+            return _next("mousai ingest", workspace)
+        if forget:
+            _require_forgettable(rules)
+        matches = stage.find_removals(space.manifests, rules, all_must_match=not (from_list or forget))
+        if not as_json:
+            _describe_matches(matches)
+        if matches and not (dry_run or yes):
+            _confirm("Take all that out?")
+        done = _remove(space, matches, forget, dry_run)
+    if as_json:
+        _print_json(done)
+    else:
+        _describe_removal(done)
+        if done["taken"] and (space.folder / "report").exists():
+            print("The report shows the data as it was. Make it again with: mousai report")
+    if done["proof"] and (done["proof"]["found"] or done["proof"]["unreadable"]):
+        sys.exit(1)
 
 
 @app.command("encode-latents")
@@ -248,6 +304,7 @@ def encode_latents(
 
     space = open_workspace(workspace)
     with space.lock():
+        _require_finished_removal(space)
         frozen = freeze(checkpoint or _latest(space, "dmae"), space.latents)
         dmae = load_dmae(frozen, _device(device))
         encoder = Encoder(
@@ -295,6 +352,7 @@ def train(
     if space.preset.needs_gpu and chosen.type == "cpu" and device != "cpu":
         raise UserError(f"the preset {space.preset.name} needs a GPU, and {_why_no_gpu()} To insist: --device cpu")
     with space.lock():
+        _require_finished_removal(space)
         if stage == "dmae":
             _require_validation(space.shards, "mousai shard")
         else:
@@ -326,7 +384,8 @@ def _train_dmae(
 
     from mousai.fit import Run, fit
     from mousai.train_dmae import build_dmae, dmae_loss
-    from pipeline.load import audio_batches
+    from pipeline.load import audio_batches, training_tracks
+    from pipeline.records import ShardMember
 
     batches = audio_batches(
         space.shards, length=config.length, batch_size=config.batch_size, seed=config.seed, workers=workers
@@ -339,6 +398,7 @@ def _train_dmae(
         provenance={**_provenance(), "shards": _shards_hash(space.shards), "pretrained": start and start.name},
         batches=batches, loss=functools.partial(dmae_loss, texture=config.texture), settle=watch.settle,
         validate=watch.validate, preview=watch.preview, budget=budget, start=start,
+        tracks=training_tracks(space.shards, ShardMember),
     )  # fmt: skip
     return fit(dmae, config, run)
 
@@ -368,7 +428,8 @@ def _train_generator(
     from mousai.generate import load_dmae
     from mousai.train_generator import GeneratorWatch, build_generator, generator_loss
     from pipeline.encode_latents import is_stale
-    from pipeline.load import latent_batches, latent_examples, latent_statistics
+    from pipeline.load import latent_batches, latent_examples, latent_statistics, training_tracks
+    from pipeline.records import LatentMember
     from pipeline.selection import read_selected
 
     encoder = space.encoder()
@@ -396,7 +457,7 @@ def _train_generator(
             latents, tracks, frames=frames, batch_size=config.batch_size, seed=config.seed, workers=workers
         ),
         loss=functools.partial(generator_loss, text, config.text_drop), settle=lambda model: None,
-        validate=watch.validate, preview=watch.preview, budget=budget,
+        validate=watch.validate, preview=watch.preview, budget=budget, tracks=training_tracks(latents, LatentMember),
     )  # fmt: skip
     return fit(generator, config, run)
 
@@ -695,6 +756,103 @@ def _gather_demo(space: Workspace, started: float, settings: "Settings") -> "Dem
     )
 
 
+def _require_forgettable(rules: "list[Removed]") -> None:
+    if not rules or any(rule.location is None or rule.artist or rule.album or rule.title for rule in rules):
+        raise UserError("--forget goes with --path alone: mousai remove --forget --path DIR")
+
+
+def _confirm(question: str) -> None:
+    """Ask on the terminal; UserError where there is none, exit code 1 after a no."""
+    if not sys.stdin.isatty():
+        raise UserError("nobody is there to be asked, so nothing was touched. To remove it: --yes; to look: --dry-run")
+    typer.confirm(question, abort=True, err=True)
+
+
+def _remove(space: Workspace, matches: "list[Match]", forget: bool, dry_run: bool) -> dict[str, Any]:
+    """Take out what was matched and all else on the list; what was done, what is left, and who was trained on it."""
+    from mousai.lineage import trained_with
+    from pipeline import remove as stage
+    from pipeline.removal import read_removed, recordings, requests
+
+    places = stage.Places(
+        manifests=space.manifests, shards=space.shards, latents=space.latents, runs=space.runs, exports=space.exports
+    )
+    rules = [match.rule for match in matches]
+    ids = {track.id for match in matches for track in match.tracks if track.id}
+    taken, proof = None, None
+    if not dry_run:
+        taken, proof = (stage.forget if forget else stage.remove)(places, rules, space.shard.audio_format)
+        ids |= set() if forget else recordings(read_removed(space.manifests))
+    shipped = [path.parent for path in WEIGHTS.glob("*/checkpoint.json")]
+    lineages = trained_with(ids, space.runs, space.latents, shipped)
+    return {
+        "matches": [_match_facts(match) for match in matches],
+        "taken": taken and dataclasses.asdict(taken),
+        "proof": proof and dataclasses.asdict(proof),
+        "kept_out": requests(read_removed(space.manifests)),
+        "trained_with": [dataclasses.asdict(each) for each in lineages if each.is_concerned],
+        "cannot_say": [each.path for each in lineages if each.is_unknown],
+    }
+
+
+def _match_facts(match: "Match") -> dict[str, Any]:
+    tracks = [
+        {"path": track.path, "id": track.id, "artists": track.artists, "album": track.album, "title": track.title,
+         "duration": (track.length or 0) / 48_000}
+        for track in (*match.tracks, *match.copies)
+    ]  # fmt: skip
+    return {"request": match.rule.request, "tracks": tracks, "copies": len(match.copies), "similar": match.similar}
+
+
+def _describe_matches(matches: "list[Match]") -> None:
+    """What each request matches, by artist and album, so that a name that means several is seen."""
+    from pipeline.removal import by_release
+
+    for match in matches:
+        minutes = _hours(sum(track.length or 0 for track in match.tracks) / 48_000)
+        print(f"{match.rule.request}: {len(match.tracks)} tracks, {minutes}")
+        releases = by_release(match.tracks)
+        for release, tracks in releases[:_RELEASES]:
+            print(f"  {len(tracks):6}  {_hours(sum(track.length or 0 for track in tracks) / 48_000):>9}  {release}")
+        if len(releases) > _RELEASES:
+            print(f"  and {len(releases) - _RELEASES} more (--json names every file)")
+        if match.copies:
+            print(f"  and {len(match.copies)} copies of them that are tagged otherwise or lie elsewhere")
+        if match.similar:
+            print(f"  not matched, though like it: {'; '.join(match.similar)}")
+
+
+def _describe_removal(done: dict[str, Any]) -> None:
+    taken, proof = done["taken"], done["proof"]
+    if taken:
+        parts = [
+            f"{taken['num_tracks']} files and {taken['num_chunks']} chunks taken out",
+            f"{len(taken['rewritten'])} shards rewritten",
+            f"{len(taken['deleted'])} deleted",
+            f"{taken['num_previews']} previews deleted",
+        ]
+        print(f"{'; '.join(parts)}." if any(taken.values()) else "Nothing to do: all of it had gone.")
+        left = [*proof["found"], *proof["unreadable"]]
+        print(
+            f"{proof['num_ids']} recordings searched for in {proof['num_files']} files: "
+            + ("LEFT" if left else "gone.")
+        )
+        for path in left:
+            print(f"mousai: {path} still names some or cannot be read. Delete it, then: mousai remove", file=sys.stderr)
+    print(f"Kept out of later scans: {'; '.join(done['kept_out']) or 'nothing'}.")
+    for each in done["trained_with"]:
+        rests = f"; its DMAE {each['dmae']}: {each['dmae_num_tracks']}" if each["dmae"] else ""
+        print(f"Was trained with it, and stays as it is: {each['path']} ({each['num_tracks']} recordings{rests})")
+    for path in done["cannot_say"]:
+        print(f"May have been trained with it, and keeps no list of its tracks: {path}")
+
+
+def _require_finished_removal(space: Workspace) -> None:
+    from pipeline.removal import require_finished
+
+    require_finished(space.manifests)
+
+
 def _plan_chunks(space: Workspace) -> "ChunkSummary":
     """Bring chunks.parquet up to date; warns where validation is not what it should be."""
     from pipeline.chunks import ChunkPlan, update_chunks
@@ -832,7 +990,8 @@ def _require_validation(folder: Path, made_by: str) -> None:
         raise UserError(f"{folder / 'train'} holds nothing to train on. Make it with: {made_by}")
     if not any((folder / "val").glob("*_stats.json")):
         raise UserError(
-            f"{folder / 'val'} is empty: training is judged on held-out tracks, so add at least one more track"
+            f"{folder / 'val'} is empty: training is judged on held-out tracks, so add at least one more track; "
+            "or plan anew, and train anew: rm manifests/chunks.parquet && mousai shard, then mousai train --restart"
         )
 
 

@@ -26,6 +26,7 @@ from mousai.config import DMAEConfig, from_dict
 from mousai.dmae import DMAE
 from mousai.generate import load_dmae
 from mousai.judge import decode_all, judge
+from mousai.lineage import write_tracks
 from mousai.pictures import draw_mels
 from mousai.stage_one import CROP_LENGTH, CROPS, STEPS
 from mousai.storage import publish_folder, write_json
@@ -60,6 +61,8 @@ def export(checkpoint: Path, folder: Path, calibration: Tensor) -> None:
         provenance = {key: value for key, value in loaded.provenance.items() if key != "command"}
         about = {"config": loaded.config, "training": loaded.training, "provenance": provenance}
         write_json(temporary / "checkpoint.json", {"kind": "dmae", "step": loaded.step, **about})
+        if loaded.tracks is not None:
+            write_tracks(temporary, loaded.tracks)
 
 
 def figures(dmae: DMAE, workspace: Path, split: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Checkpoints: a folder of safetensors and JSON that appears whole or not at all; no pickle anywhere.
 
 `model.safetensors` and `ema.safetensors` hold weights and buffers, `optimizer.safetensors` the optimizer's tensors,
-`checkpoint.json` all the rest. Checkpoints of a run lie in `RUN/checkpoints/step-00001000`.
+`checkpoint.json` all the rest, and `tracks.txt` what it was trained on. Checkpoints of a run lie in
+`RUN/checkpoints/step-00001000`.
 """
 
 import shutil
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mousai.errors import UserError
+from mousai.lineage import read_tracks, write_tracks
 from mousai.storage import publish_folder, read_json, sha256_of_file, write_json
 
 Tensors = dict[str, Tensor]
@@ -31,6 +33,7 @@ class Checkpoint:
     optimizer: Tensors
     training: dict[str, Any] = field(default_factory=dict)  # FitConfig, seconds trained so far
     provenance: dict[str, Any] = field(default_factory=dict)  # version, data hash, command line, encoder id
+    tracks: frozenset[str] | None = None  # ids of all that it was trained on; None: not known
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
@@ -44,6 +47,8 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
             path.chmod(0o644)  # safetensors makes files that only their owner may read
         about = {key: getattr(checkpoint, key) for key in _ABOUT}
         write_json(temporary / "checkpoint.json", about)
+        if checkpoint.tracks is not None:
+            write_tracks(temporary, checkpoint.tracks)
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old)
     return folder
@@ -75,7 +80,13 @@ def load_checkpoint(folder: Path, kind: str, *, training: bool = False) -> Check
             raise UserError(
                 f"{folder}/{name}.safetensors is damaged ({error}). Delete {folder} to use an older one"
             ) from error
-    return Checkpoint(**about, model=loaded["model"], ema=loaded["ema"], optimizer=loaded["optimizer"])
+    return Checkpoint(
+        **about,
+        model=loaded["model"],
+        ema=loaded["ema"],
+        optimizer=loaded["optimizer"],
+        tracks=read_tracks(folder),
+    )
 
 
 def read_about(folder: Path, kind: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mousai.checkpoint import Checkpoint, Tensors, latest_checkpoint, load_check
 from mousai.config import FitConfig, to_dict
 from mousai.ema import averaged_copy, decay_at, update_ema
 from mousai.errors import UserError
+from mousai.lineage import read_tracks
 from mousai.progress import progress
 from mousai.runlog import append_row, read_rows, truncate
 from mousai.seeds import seed_of
@@ -50,6 +51,7 @@ class Run:
     preview: Preview
     budget: float | None = None  # seconds of training in all; None: until `steps`
     start: Path | None = None  # a checkpoint whose averaged weights a new run starts from; None: the model as it is
+    tracks: frozenset[str] | None = frozenset()  # ids of all that is trained on; None: not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,7 @@ def fit(model: nn.Module, config: FitConfig, run: Run) -> FitResult:
     SIGINT and SIGTERM finish the step, save and return. UserError where the run's checkpoint is of another
     configuration, or the loss stops being finite.
     """
+    run = replace(run, tracks=_tracks_so_far(run))
     run.settle(model)
     ema = averaged_copy(model)
     optimizer = make_optimizer(model, config)
@@ -231,6 +234,13 @@ def _resume(run: Run, model: nn.Module, ema: nn.Module, optimizer: torch.optim.O
     return checkpoint.step, float(checkpoint.training["seconds"])
 
 
+def _tracks_so_far(run: Run) -> frozenset[str] | None:
+    """What is trained on now and what the weights that the run goes on from were; None if these do not say."""
+    source = latest_checkpoint(run.folder) or run.start
+    before = frozenset[str]() if source is None else read_tracks(source)
+    return None if before is None or run.tracks is None else before | run.tracks
+
+
 def _save(
     run: Run,
     config: FitConfig,
@@ -251,6 +261,7 @@ def _save(
             optimizer=optimizer_tensors(optimizer),
             training={"fit": to_dict(config), "seconds": seconds},
             provenance=run.provenance,
+            tracks=run.tracks,
         ),
     )
 

@@ -24,6 +24,7 @@ from mousai.config import DMAEConfig, GeneratorConfig, from_dict
 from mousai.dmae import DMAE
 from mousai.errors import UserError
 from mousai.generator import Generator
+from mousai.lineage import write_tracks
 from mousai.mel import log_mel_distance
 from mousai.pictures import draw_mels
 from mousai.progress import progress
@@ -127,12 +128,14 @@ def frozen_dmae(latents: Path, checkpoint: Checkpoint) -> Path:
 
 def freeze(checkpoint: Path, latents: Path) -> Path:
     """Copy a DMAE's checkpoint, EMA weights only, to `latents`/ID/dmae, where retention does not reach; that folder."""
-    load_checkpoint(checkpoint, "dmae")  # a damaged one, or one of another kind, stops here
+    loaded = load_checkpoint(checkpoint, "dmae")  # a damaged one, or one of another kind, stops here
     folder = latents / weights_id(checkpoint) / "dmae"
     if not (folder / "checkpoint.json").exists():
         with publish_folder(folder) as temporary:
             for name in ("ema.safetensors", "checkpoint.json"):
                 shutil.copyfile(checkpoint / name, temporary / name)
+            if loaded.tracks is not None:
+                write_tracks(temporary, loaded.tracks)
     return folder
 
 

@@ -20,6 +20,7 @@ from mousai.envelope import angles, local_power
 from mousai.mel import log_mel_distance
 from mousai.pictures import draw_mels
 from mousai.seeds import seed_of
+from mousai.storage import write_json
 from mousai.texture import texture_distance
 
 PREVIEW_STEPS = 25  # of the decoder
@@ -146,9 +147,10 @@ class DMAEWatch:
 
     @torch.no_grad()
     def preview(self, model: nn.Module, folder: Path) -> None:
-        """Write the demo set and its reconstructions as WAV, and a mel picture of each pair."""
+        """Write the demo set and its reconstructions as WAV, a mel picture of each pair, and whose they are."""
         dmae = cast(DMAE, model)
         device = next(dmae.parameters()).device
+        write_json(folder / "tracks.json", self.demo.track_ids)
         for i, (padded, length) in enumerate(zip(self.demo.audio, self.demo.valid_length.tolist(), strict=True)):
             latent = dmae.encode(padded[None].to(device))
             decoded = dmae.decode(latent, [seed_of(self.seed, "preview", i)], PREVIEW_STEPS)[0].cpu()

@@ -20,6 +20,7 @@ from mousai.errors import UserError
 from mousai.generator import Generator
 from mousai.pictures import draw_mels
 from mousai.seeds import seed_of
+from mousai.storage import write_json
 from mousai.text import TextEncoder
 
 PREVIEW_STEPS = 25  # of the generator
@@ -107,10 +108,11 @@ class GeneratorWatch:
 
     @torch.no_grad()
     def preview(self, model: nn.Module, folder: Path) -> None:
-        """Generate from up to four held-out prompts: WAV and mel picture of each, at fixed seeds."""
+        """Generate from up to four held-out prompts at fixed seeds: WAV and mel picture of each, and whose they are."""
         generator = cast(Generator, model)
         chosen = sorted({i * len(self.examples.prompts) // 4 for i in range(4)})
         prompts = [self.examples.prompts[i] for i in chosen]
+        write_json(folder / "tracks.json", [self.examples.track_ids[i] for i in chosen])
         seeds = [seed_of(self.seed, "preview", i) for i in chosen]
         text, mask = self.encoder(prompts)
         frames = self.examples.latents.shape[-1]

@@ -30,7 +30,7 @@ from pipeline.prompts import tracks_by_id
 from pipeline.records import Assignment, Chunk, Track
 from pipeline.selection import SelectionSummary, exclusions, summarise
 
-_FILE = "chunks.parquet"
+FILE = "chunks.parquet"
 _SPLITS = "splits.parquet"
 _REFILL = 0.5  # validation takes in new groups once its share has fallen below this much of what was asked
 
@@ -125,7 +125,7 @@ def plan_chunks(
 
 def update_chunks(manifests: Path, plan: ChunkPlan, select: SelectSettings | None = None) -> ChunkSummary:
     """Bring `chunks.parquet` up to date with `tracks.parquet`; it is written only if the plan has changed."""
-    path = manifests / _FILE
+    path = manifests / FILE
     tracks = read_table(manifests / "tracks.parquet", Track, "mousai ingest LIBRARY")
     excluded = exclusions(tracks, select or SelectSettings())
     remembered = _read_splits(manifests)
@@ -147,7 +147,7 @@ def update_chunks(manifests: Path, plan: ChunkPlan, select: SelectSettings | Non
 
 def read_chunks(manifests: Path) -> list[Chunk]:
     """The plan as it was last written."""
-    return read_table(manifests / _FILE, Chunk, "mousai shard")
+    return read_table(manifests / FILE, Chunk, "mousai shard")
 
 
 def spread_chunks(manifests: Path, num_chunks: int, count: int) -> list[Chunk]:
@@ -158,7 +158,7 @@ def spread_chunks(manifests: Path, num_chunks: int, count: int) -> list[Chunk]:
 
 
 def _iter_chunks(manifests: Path) -> Iterator[Chunk]:
-    path = manifests / _FILE
+    path = manifests / FILE
     return iter_table(path, Chunk, "mousai shard") if path.exists() else iter(())
 
 
@@ -283,8 +283,8 @@ def _assign_splits(
                 break
             splits[group] = "val"
             held += sizes[group]
-    if "val" not in splits.values():
-        splits[(new or by_size)[0]] = "val"
+    if "val" not in splits.values() and new:  # where there are none, what was trained on must not take their place
+        splits[new[0]] = "val"
     if "train" not in splits.values():
         splits[by_size[-1]] = "train"
     return splits

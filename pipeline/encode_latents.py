@@ -65,7 +65,7 @@ def encode_latents(shards: Path, latents: Path, encoder: Encoder, *, batch_size:
     if not audio:
         raise UserError(f"{shards} holds no finished shards. Make them with: mousai shard")
     folder = latents / encoder.id
-    plans = {job: _plan(stats, encoder.id) for job, stats in audio.items()}
+    plans = {job: latent_plan(stats, encoder.id) for job, stats in audio.items()}
     waiting = [job for job, plan in plans.items() if not is_done(folder / job[0], job[1], plan)]
     seconds = sum(audio[job].duration for job in waiting)
     if waiting:
@@ -101,7 +101,8 @@ def is_stale(shards: Path, latents: Path, encoder_id: str) -> bool:
     if not audio:
         return False
     return current != set(audio) or any(
-        read_stats(folder / split, name).plan != _plan(stats, encoder_id) for (split, name), stats in audio.items()
+        read_stats(folder / split, name).plan != latent_plan(stats, encoder_id)
+        for (split, name), stats in audio.items()
     )
 
 
@@ -115,7 +116,8 @@ def _audio_shards(shards: Path) -> dict[tuple[str, str], Shard]:
     }
 
 
-def _plan(audio: Shard, encoder_id: str) -> str:
+def latent_plan(audio: Shard, encoder_id: str) -> str:
+    """Hash of what a latent shard is made from."""
     return hash_of([_VERSION, audio.plan, audio.sha256, encoder_id])
 
 

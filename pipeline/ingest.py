@@ -7,6 +7,7 @@ are glanced at (4 KB) and appear nowhere. What a killed run has read lies in `ma
 import errno
 import json
 import os
+import shlex
 import shutil
 import stat
 import time
@@ -27,14 +28,24 @@ from pipeline.executors import run_jobs
 from pipeline.manifest import has_columns_of, read_facts, read_table, write_table
 from pipeline.quality import Quality
 from pipeline.records import Fingerprint, Reason, Rejected, Track
+from pipeline.removal import (
+    Row,
+    is_unfinished,
+    kept_out,
+    read_removed,
+    reject_removed,
+    request_for_path,
+    requests,
+    write_removed,
+)
 from pipeline.selection import SelectionSummary, exclusions, summarise
 from pipeline.tags import read_tags
 
-Row = Track | Rejected
 _Read = tuple[Row, Fingerprint | None]
 _Rows = dict[bytes, Row]  # by raw path
 
 _TABLES: tuple[tuple[str, type[Row]], ...] = (("tracks", Track), ("rejected", Rejected))
+PARTS = ".ingest"  # in manifests/: what killed runs have read
 _BATCH = 4  # files a job
 _SAVE_EVERY = 30.0  # seconds of reading that a kill may cost
 _MEASURED = {field.name for field in fields(Probe)} & {field.name for field in fields(Track)}  # by decoding
@@ -88,7 +99,7 @@ def ingest(
     The tables depend on the files alone, never on the number of workers, and are written only when they change.
     UserError, with nothing changed, for a library that is missing, unreadable or without audio.
     """
-    tracks_path, parts = manifests / "tracks.parquet", manifests / ".ingest"
+    tracks_path, parts = manifests / "tracks.parquet", manifests / PARTS
     old = _read_rows(manifests)
     facts = read_facts(tracks_path)
     known_libraries = [Path(library) for library in facts.get("libraries", [])]
@@ -100,14 +111,18 @@ def ingest(
 
     files, rows = _walk_all(roots, all_libraries, old)
     known = ({} if outdated else old) | _read_parts(parts)
+    removed = read_removed(manifests)
+    out, asked = kept_out(removed), set(requests(removed))
     stale = []
     num_other = 0
     for file in files:
         row = known.get(os.fsencode(file.path))
-        if row is not None and not _is_stale(row, file, tags_only, min_duration):
+        if row is not None and not _is_stale(row, file, tags_only, min_duration, asked):
             rows.append(row if row.library == file.library else replace(row, library=file.library))
         elif _is_other(file.path):
             num_other += 1
+        elif request := request_for_path(out, os.fsencode(file.path)):
+            rows.append(_rejected(file, Reason.REMOVED, request))
         else:
             stale.append(file)
     if dry_run:
@@ -119,6 +134,9 @@ def ingest(
                 raise UserError(f"{root} holds no audio. Name the folder that holds your music: mousai ingest ~/Music")
 
     rows += [row for row in old.values() if not any(_is_within(row.raw_path, root) for root in roots)]
+    rows, met = reject_removed(rows, removed)
+    if met and not dry_run:
+        write_removed(manifests, [*removed, *met], unfinished=is_unfinished(manifests))
     new = _by_path(rows)
     new_facts = {"libraries": [str(library) for library in all_libraries]}
     num_new = sum(isinstance(row, Track) and old.get(row.raw_path) != row for row in new.values())
@@ -203,14 +221,16 @@ def _write_rows(folder: Path, prefix: str, rows: Collection[Row], **facts: objec
     write_table(folder / f"{prefix}tracks.parquet", Track, tracks, **facts)
 
 
-def _is_stale(row: Row, file: _File, tags_only: bool, min_duration: float) -> bool:
-    """Whether a file must be read (again) although there is a row of it."""
+def _is_stale(row: Row, file: _File, tags_only: bool, min_duration: float, asked: Collection[str]) -> bool:
+    """Whether a file must be read (again) although there is a row of it; `asked` are the requests on the list."""
     if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
         return True
     if isinstance(row, Track):
         return not tags_only if row.length is None else row.length < min_duration * SAMPLE_RATE
     if row.reason == Reason.TOO_SHORT:
         return not row.detail.endswith(_shorter_than(min_duration))
+    if row.reason == Reason.REMOVED:
+        return row.detail not in asked
     return row.reason in _RETRIED
 
 
@@ -239,7 +259,7 @@ def _walk_all(roots: Sequence[Path], libraries: Sequence[Path], old: _Rows) -> t
         if had and not any(os.fsencode(file.path) in had or _is_audio_by_name(file.path) for file in found):
             raise UserError(
                 f"{root} held {len(had)} tracks and now shows no audio, so nothing was changed. Mount its disk; or if "
-                "they are gone for good, delete tracks.parquet in manifests/ and run: mousai ingest DIR"
+                f"they are gone for good, run: mousai remove --forget --path {shlex.quote(str(root))}"
             )
         files += found
     return files, rows

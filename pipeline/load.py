@@ -49,6 +49,13 @@ def shard_members(folder: Path, record: type[Any], made_by: str) -> list[list[tu
     return shards
 
 
+def training_tracks(folder: Path, record: type[Any]) -> frozenset[str]:
+    """Ids of all tracks with a chunk in the training split of `folder`: what a run on it may draw."""
+    return frozenset(
+        row.track_id for shard in shard_members(folder / "train", record, "mousai shard") for _, row in shard
+    )
+
+
 def epoch_order(sizes: Sequence[int], seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """All positions 0 … sum(sizes) - 1 of an epoch, shuffled inside windows of shuffled shards."""
     rng = np.random.Generator(np.random.PCG64(seed_of(seed, "epoch", epoch)))

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     TOO_SHORT = "too_short"
     UNREADABLE = "unreadable"
     CHANGED = "changed"
+    REMOVED = "removed"
 
 
 REASONS = {
@@ -37,6 +38,7 @@ REASONS = {
     Reason.TOO_SHORT: "shorter than `ingest.min_duration`",
     Reason.UNREADABLE: "no permission, or an I/O error",
     Reason.CHANGED: "it changed or vanished while it was read",
+    Reason.REMOVED: "kept out by `mousai remove`; `detail` says by which request",
 }
 
 
@@ -115,6 +117,19 @@ class Rejected:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Removed:
+    """What is kept out: every track that has all that a row names. `removed.parquet`, sorted by request."""
+
+    request: str = column("what was asked for, in words: one row says it, others name the recordings that it has met")
+    artist: str | None = column("an artist, featured ones too, in lower case and without accents")
+    album: str | None = column("an album, written likewise")
+    title: str | None = column("a title, written likewise")
+    location: bytes | None = column("a file, or a folder with all that lies in it, as the file system has it")
+    track_id: str | None = column("id of a recording, whatever its tags and its path")
+    pcm_id: str | None = column("its samples, in whatever lossless format")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
     """One fixed stretch of one track. `chunks.parquet`, sorted by split, shard and key."""
 
@@ -187,6 +202,7 @@ RECORDS: dict[str, type[Any]] = {
     "tracks.parquet": Track,
     "rejected.parquet": Rejected,
     "fingerprints.parquet": Fingerprint,
+    "removed.parquet": Removed,
     "chunks.parquet": Chunk,
     "splits.parquet": Assignment,
     "shards/SPLIT/mousai-SPLIT-NNNNNN.parquet": ShardMember,

@@ -9,7 +9,7 @@ Shapes: [2, T], T samples at 48 kHz.
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -128,14 +128,24 @@ def plan_shards(
 ) -> list[ShardJob]:
     """One job for each shard of the plan, in its order; `select` as it was for the plan."""
     tracks = read_selected(manifests, select)
-    chunks = iter_table(manifests / "chunks.parquet", Chunk, "mousai shard")
+    path = manifests / "chunks.parquet"
+    return jobs_of(tracks, _known(iter_table(path, Chunk, "mousai shard"), tracks, path), shards, audio_format)
+
+
+def _known(chunks: Iterable[Chunk], tracks: Mapping[str, Track], path: Path) -> Iterator[Chunk]:
+    for chunk in chunks:
+        if chunk.track_id not in tracks:
+            raise UserError(f"{path} names tracks that are gone or left out. Plan again with: mousai shard")
+        yield chunk
+
+
+def jobs_of(
+    tracks: Mapping[str, Track], chunks: Iterable[Chunk], shards: Path, audio_format: AudioFormat
+) -> list[ShardJob]:
+    """One job for each shard of these chunks, whose tracks are all there, in their order."""
     jobs = []
     for (split, number), members in groupby(chunks, lambda chunk: (chunk.split, chunk.shard)):
         by_track = [(track_id, tuple(rows)) for track_id, rows in groupby(members, lambda chunk: chunk.track_id)]
-        if not all(track_id in tracks for track_id, _ in by_track):
-            raise UserError(
-                f"{manifests / 'chunks.parquet'} names tracks that are gone or left out. Plan again with: mousai shard"
-            )
         jobs.append(
             ShardJob(
                 folder=shards / split,

@@ -8,7 +8,8 @@ import io
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
@@ -93,6 +94,11 @@ def is_done(folder: Path, name: str, plan: str) -> bool:
     return stats.plan == plan and stats.bytes == tar.stat().st_size
 
 
+def is_finished(folder: Path, name: str) -> bool:
+    """Whether the tar `name` has its stats: all of it was written."""
+    return stats_path(folder, name).exists()
+
+
 def read_stats(folder: Path, name: str) -> Shard:
     """What the finished tar `name` holds; UserError if it isn't finished."""
     path = stats_path(folder, name)
@@ -168,6 +174,27 @@ def member_spans(tar: Path) -> dict[str, tuple[int, int]]:
         return {member.name: (member.offset_data, member.size) for member in file}
 
 
+def read_samples(folder: Path, name: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, suffix -> content) of every chunk in the tar `name`, in its order."""
+    with tarfile.open(folder / f"{name}.tar", "r:") as tar:
+        for key, members in groupby(tar, key=lambda member: member.name.partition(".")[0]):
+            yield key, {member.name.partition(".")[2]: _content(tar, member) for member in members}
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # `write_shard` makes regular files only
+    return file.read()
+
+
+def move_shard(source: Path, name: str, folder: Path) -> None:
+    """Put a finished shard in place of the one in `folder`; begun again after a kill, it moves what is left."""
+    stats_path(folder, name).unlink(missing_ok=True)
+    for suffix in (".tar", ".parquet", "_stats.json"):
+        if (source / f"{name}{suffix}").exists():
+            (source / f"{name}{suffix}").replace(folder / f"{name}{suffix}")
+
+
 def list_shards(folder: Path) -> list[str]:
     """Sorted names of which a tar or anything that belongs to one is there, unfinished and orphaned ones too."""
     names = [_NAME.fullmatch(path.name) for path in folder.iterdir()] if folder.exists() else []
@@ -176,7 +203,7 @@ def list_shards(folder: Path) -> list[str]:
 
 def finished_shards(folder: Path) -> list[str]:
     """Sorted names of the tars that have their stats."""
-    return [name for name in list_shards(folder) if stats_path(folder, name).exists()]
+    return [name for name in list_shards(folder) if is_finished(folder, name)]
 
 
 def remove_shard(folder: Path, name: str) -> None:

@@ -324,11 +324,13 @@ def test_a_musicians_library_that_gains_an_artist_is_split_by_artist_from_then_o
     assert grown == {"z": "val"} | {track.id: "train" for track in mine}
 
 
-def test_validation_is_refilled_when_its_groups_vanish():
+def test_validation_that_has_vanished_is_refilled_by_new_groups_and_never_by_what_was_trained_on():
     tracks = [make_track(name, name, length=length * SECOND) for name, length in {"a": 1, "b": 20, "c": 90}.items()]
     chunks = plan_chunks(tracks, [], dataclasses.replace(PLAN, validation_share=0.001))
     assert split_of(chunks)["a"] == "val"
-    assert split_of(plan_chunks(tracks[1:], chunks, PLAN)) == {"b": "val", "c": "train"}
+    left = plan_chunks(tracks[1:], chunks, PLAN)
+    assert split_of(left) == {"b": "train", "c": "train"}
+    assert split_of(plan_chunks([*tracks[1:], make_track("new", "new")], left, PLAN))["new"] == "val"
 
 
 def test_vanished_tracks_lose_their_chunks_and_move_nothing_else():

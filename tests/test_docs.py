@@ -30,6 +30,7 @@ EXAMPLES = {
     "tracks.parquet": "tracks",
     "rejected.parquet": "rejected",
     "fingerprints.parquet": "fingerprints",
+    "removed.parquet": "removed",
     "chunks.parquet": "chunks",
     "splits.parquet": "splits",
     "shards/SPLIT/mousai-SPLIT-NNNNNN.parquet": "shard-members",

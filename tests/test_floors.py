@@ -22,12 +22,13 @@ FLOORS = [
     {"pipeline.loudness"},  # what an ear hears
     {  # nouns, and what is said about a model
         "pipeline.records", "pipeline.tags", "pipeline.songs", "pipeline.instruments", "pipeline.executors",
-        "pipeline.figures", "pipeline.spectrogram", "pipeline.fingerprint", "pipeline.quality",
-        "mousai.config", "mousai.diffusion", "mousai.ema", "mousai.text", "mousai.checkpoint", "mousai.runlog",
+        "pipeline.figures", "pipeline.proof", "pipeline.spectrogram", "pipeline.fingerprint", "pipeline.quality",
+        "mousai.config", "mousai.diffusion", "mousai.ema", "mousai.text", "mousai.lineage", "mousai.runlog",
     },
     {  # tables, files and prompts; networks
         "pipeline.manifest", "pipeline.decode", "pipeline.prompts", "pipeline.bands", "pipeline.encode_files",
         "mousai.presets", "mousai.unet", "mousai.samplers", "mousai.mel", "mousai.envelope", "mousai.pretrained",
+        "mousai.checkpoint",
     },
     {"pipeline.selection"},  # which tracks are trained on
     {  # plans and shards; models, and how anything is trained
@@ -35,18 +36,19 @@ FLOORS = [
         "pipeline.duplicates",
         "pipeline.track_figures",
         "mousai.workspace", "mousai.dmae", "mousai.generator", "mousai.fit", "mousai.pictures",
-        "mousai.centroids", "mousai.costs", "mousai.texture",
+        "pipeline.removal", "mousai.centroids", "mousai.costs", "mousai.texture",
     },
     {  # stages
         "pipeline.ingest", "pipeline.shard", "pipeline.encode_latents", "pipeline.load", "pipeline.report",
         "pipeline.contents", "mousai.train_dmae", "mousai.train_generator", "mousai.generate", "mousai.params",
-        "mousai.doctor", "mousai.judge",
+        "mousai.doctor", "mousai.judge", "pipeline.rewrite",
     },
     {  # what stage 1 must show; a dataset's page; shards in the form of other toolkits
         "mousai.stage_one", "pipeline.extremes", "pipeline.report_page", "pipeline.card", "pipeline.export_hf",
         "pipeline.export_audiocraft", "pipeline.export_lhotse",
     },
     {"mousai.demo", "pipeline.export"},  # tests what was generated; hands the shards to others
+    {"pipeline.remove"},  # takes out of all that the stages made
     {"cli"},  # introduces them to each other
 ]  # fmt: skip
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
