@@ -137,6 +137,16 @@ def say_size(num_bytes: float) -> str:
     return f"{num_bytes:.2f} TB"
 
 
+def respelled(lists: pa.Array) -> pa.Array:
+    """Lists of names with each name in its commonest spelling."""
+    names = pc.list_flatten(lists)
+    return pa.ListArray.from_arrays(_offsets(lists), renamed(names, _commonest_spellings))
+
+
+def _offsets(lists: pa.Array) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(np.asarray(pc.list_value_length(lists)))]), pa.int32())
+
+
 def _names_and_rows(names: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Every name, in its commonest spelling or `UNTAGGED`, and the row that it stands in."""
     rows = pa.array(np.arange(len(names)))

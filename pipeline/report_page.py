@@ -266,24 +266,7 @@ def _split(split: Split) -> list[str]:
 
 def _balance(split: Split) -> list[str]:
     """Genres of the training tracks beside those of the held-out ones."""
-    held = {share.name: share for share in split.val.genres.rows}
-    totals = [
-        sum(
-            share.duration or 0.0
-            for share in [*side.genres.rows, *filter(None, [side.genres.rest, side.genres.untagged])]
-        )
-        for side in (split.train, split.val)
-    ]
-    names = [share.name for share in split.train.genres.rows]
-    names += [share.name for share in split.val.genres.rows if share.name not in names]
-    learned = {share.name: share for share in split.train.genres.rows}
-    rows = []
-    for name in names:
-        parts = [
-            (side[name].duration or 0.0) / total if name in side and total else 0.0
-            for side, total in zip((learned, held), totals, strict=True)
-        ]
-        rows.append((name, parts, " / ".join(f"{part:.1%}" for part in parts)))
+    rows = [(each.name, [each.train, each.val], f"{each.train:.1%} / {each.val:.1%}") for each in split.genres]
     if not rows:
         return []
     return [

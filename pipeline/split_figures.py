@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from mousai.audio import SAMPLE_RATE
 from mousai.errors import UserError
 from mousai.settings import SelectSettings
-from pipeline.figures import Breakdown, breakdown, folded, renamed
+from pipeline.figures import breakdown, folded, renamed, respelled, total
 from pipeline.manifest import read_columns, read_facts
 from pipeline.records import Chunk
 from pipeline.selection import read_selected
@@ -27,7 +27,15 @@ class SplitSide:
     shards: int
     groups: int
     duration: float  # s of music in its chunks; what overlaps counts twice
-    genres: Breakdown  # durations are those of whole tracks
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenreBalance:
+    """What part of each split's hours is of one genre, 0 to 1."""
+
+    name: str
+    train: float
+    val: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,7 @@ class Split:
 
     train: SplitSide
     val: SplitSide
+    genres: tuple[GenreBalance, ...]  # the largest by the sum of both
     skipped: float  # of planned tracks, in no chunk
     overlapped: float  # in two chunks
     crossing_artists: int  # named after the first on some track, and present on both sides
@@ -56,13 +65,13 @@ def read_split(plan: Path, tracks: dict[str, pa.Array], top: int) -> Split:
     uncovered = np.asarray(pc.fill_null(tracks["length"].take(rows), 0), dtype=np.int64) - chunked  # > 0: skipped
     splits = planned["split"].combine_chunks()
     decoded = pc.sum(pc.is_valid(tracks["length"])).as_py() or 0
-    sides = {}
-    for split in ("train", "val"):
-        of_side = rows.filter(pc.equal(splits, split))
-        sides[split] = _side(split, chunks, {name: column.take(of_side) for name, column in tracks.items()}, top)
+    seconds = pc.divide(pc.cast(tracks["length"].take(rows), pa.float64()), float(SAMPLE_RATE))
+    genres = respelled(tracks["genres"].take(rows))
+    sides = {split: _side(split, chunks, pc.sum(pc.equal(splits, split)).as_py() or 0) for split in ("train", "val")}
     return Split(
         train=sides["train"],
         val=sides["val"],
+        genres=tuple(_balance(genres, seconds, splits)[:top]),
         skipped=float(uncovered[uncovered > 0].sum()) / SAMPLE_RATE,
         overlapped=-float(uncovered[uncovered < 0].sum()) / SAMPLE_RATE,
         crossing_artists=_count_crossing(tracks["artists"].take(rows), splits),
@@ -72,18 +81,31 @@ def read_split(plan: Path, tracks: dict[str, pa.Array], top: int) -> Split:
     )
 
 
-def _side(split: str, chunks: dict[str, pa.Array], tracks: dict[str, pa.Array], top: int) -> SplitSide:
+def _side(split: str, chunks: dict[str, pa.Array], num_tracks: int) -> SplitSide:
     here = pc.equal(chunks["split"], split)
     samples = pc.sum(chunks["valid_length"].filter(here)).as_py() or 0
-    seconds = pc.divide(pc.cast(tracks["length"], pa.float64()), float(SAMPLE_RATE))
     return SplitSide(
-        tracks=len(tracks["id"]),
+        tracks=num_tracks,
         chunks=pc.sum(here).as_py() or 0,
         shards=len(chunks["shard"].filter(here).unique()),
         groups=len(chunks["group"].filter(here).unique()),
         duration=samples / SAMPLE_RATE,
-        genres=breakdown(tracks["genres"], seconds, top),
     )
+
+
+def _balance(genres: pa.Array, seconds: pa.Array, splits: pa.Array) -> list[GenreBalance]:
+    """Every genre, the largest first."""
+    parts: dict[str, dict[str, float]] = {}
+    for split in ("train", "val"):
+        here = pc.equal(splits, split)
+        whole = total(seconds.filter(here)) or 1.0
+        rows = breakdown(genres.filter(here), seconds.filter(here), len(genres)).rows
+        parts[split] = {share.name: (share.duration or 0.0) / whole for share in rows}
+    balance = [
+        GenreBalance(name=name, train=parts["train"].get(name, 0.0), val=parts["val"].get(name, 0.0))
+        for name in {**parts["train"], **parts["val"]}
+    ]
+    return sorted(balance, key=lambda each: (-each.train - each.val, each.name))
 
 
 def _count_crossing(artists: pa.Array, splits: pa.Array) -> int:

@@ -146,7 +146,7 @@ def quality(tracks: Columns) -> tuple[Histogram, ...]:
         _histogram("clipped runs", "a minute", clipped, (0, 80, 40)),
         _histogram("silence", "% of the track", pc.multiply(pc.divide(silence, tracks["seconds"]), 100.0), (0, 40, 40)),
         _histogram("correlation of left and right", "", tracks["correlation"], (-1, 1, 40)),
-        _histogram("width: left - right over left + right", "dB", tracks["side_db"], (-60, 12, 36)),
+        _histogram("width: left − right over left + right", "dB", tracks["side_db"], (-60, 12, 36)),
         _histogram("balance: left over right", "dB", tracks["balance_db"], (-12, 12, 48)),
         _histogram("where the spectrum ends, if it does", "kHz", cutoff, (2, 20, 36)),
         _histogram("steepest drop of the spectrum", "dB", tracks["cutoff_drop_db"], (0, 80, 40)),

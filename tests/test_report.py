@@ -220,6 +220,16 @@ def test_the_split_is_the_plans_own_summary(library: Path):
     assert (split.unplanned, split.gone) == (0, 0)
 
 
+def test_genres_are_compared_between_the_splits_in_one_spelling(tmp_path: Path):
+    tracks = [track(f"a{i}", artists=["Ann"], genres=["House"]) for i in range(3)]
+    tracks += [track("a4", artists=["Ann"], genres=["Drone"]), track("b", artists=["Bob"], genres=["HOUSE"])]
+    write_tables(tmp_path / "manifests", tracks)
+    plan(tmp_path / "manifests")
+    split = report_of(tmp_path).split
+    assert split is not None
+    assert [(each.name, each.train, each.val) for each in split.genres] == [("House", 0.75, 1.0), ("Drone", 0.25, 0.0)]
+
+
 def test_a_featured_artist_on_both_sides_is_counted(tmp_path: Path):
     tracks = [
         track("a", artists=["Ann"]),
