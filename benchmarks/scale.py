@@ -27,6 +27,8 @@ from pipeline.chunks import ChunkPlan, spread_chunks, update_chunks
 from pipeline.manifest import read_table, write_table
 from pipeline.prompts import draw_prompt, top_keywords, tracks_by_id
 from pipeline.records import Rejected, Track, schema
+from pipeline.report import read_report
+from pipeline.report_page import write_report
 from pipeline.shard import plan_shards
 
 PLAN = ChunkPlan(
@@ -103,12 +105,20 @@ def plan_jobs(manifests: Path, count: int) -> str:
     return f"{len(jobs):,} jobs, {sum(job.estimated_bytes for job in jobs) / 1e12:.1f} TB of FLAC"
 
 
+def report(manifests: Path, count: int) -> str:
+    figures = read_report(manifests, manifests / "no-shards", None)
+    assert figures.totals.tracks == count
+    write_report(manifests / "report.html", figures, {})
+    return f"a page of {(manifests / 'report.html').stat().st_size / 1e3:.0f} kB"
+
+
 STAGES: dict[str, Callable[[Path, int], str]] = {
     "invent the library": invent,
     "plan chunks and splits": plan,
     "plan them again": plan,
     "keywords and prompts": show_prompts,
     "plan the shards": plan_jobs,
+    "report": report,
 }
 
 

@@ -16,7 +16,7 @@ _BOUNDARIES = (1, 2, 5, 10, 20, 50, 100)  # years a bar
 
 
 def write_report(path: Path, report: Report, pictures: Mapping[str, bytes]) -> None:
-    """Publish the page. `pictures` maps ids of the loudest and quietest tracks to PNGs; those without are named."""
+    """Publish the page. `pictures` maps ids of the loudest and quietest tracks to PNGs; without any, text will do."""
     sections = {title: list(blocks) for title, blocks in _sections(report, pictures) if blocks}
     totals = report.totals
     hours = f", {say_hours(totals.duration)}" if totals.duration is not None else ""
@@ -162,10 +162,12 @@ def _signed(text: str) -> str:
 def _extremes(report: Report, pictures: Mapping[str, bytes]) -> list[str]:
     if not report.loudest:
         return []
-    about = (
-        "Of what is trained on, by integrated loudness. Ten seconds from the middle of each track: 40 Hz to 20 kHz "
-        "upwards on a logarithmic scale, equal colours for equal levels."
-    )
+    about = "Of what is trained on, by integrated loudness."
+    if pictures:
+        about += (
+            " Ten seconds from the middle of each track: 40 Hz to 20 kHz upwards on a logarithmic scale, equal colours "
+            "for equal levels."
+        )
     blocks = [page.paragraph(about)]
     for name, tracks in (("The loudest", report.loudest), ("The quietest, lowest first", report.quietest)):
         if tracks:
@@ -178,7 +180,7 @@ def _extreme(track: Extreme, pictures: Mapping[str, bytes]) -> str:
     caption = f"{name}: {_signed(f'{track.loudness:.1f} LUFS')}, {say_hours(track.duration)}"
     if track.id in pictures:
         return page.picture(pictures[track.id], f"spectrogram of {name}", caption)
-    return page.paragraph(f"{caption}. No picture: it is in no shard, and its file cannot be read.")
+    return page.paragraph(f"{caption}. It is in no shard, and its file cannot be read." if pictures else caption)
 
 
 def _duplicates(report: Report) -> list[str]:
