@@ -25,24 +25,27 @@ FORMATS = ("hf", "audiocraft", "lhotse")
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A toolkit, and the ways to install it, each of one or more `pip install`: the first that works counts."""
+    """A toolkit, and the ways to install it, each of one or more calls of pip: the first way that works counts."""
 
     name: str
     ways: tuple[tuple[str, ...], ...]
 
 
 PEERS = (
-    Peer(name="webdataset", ways=(("webdataset",),)),
-    Peer(name="datasets", ways=(("datasets torchcodec==0.11.*",),)),  # torchcodec: that of torch 2.11
-    Peer(name="stable-audio-tools", ways=(("stable-audio-tools",),)),
-    Peer(name="lhotse", ways=(("lhotse urllib3",),)),  # which 1.33 imports without saying so
+    Peer(name="webdataset", ways=(("install webdataset",),)),
+    Peer(name="datasets", ways=(("install datasets torchcodec==0.11.*",),)),  # torchcodec: that of torch 2.11
+    Peer(
+        name="stable-audio-tools",
+        ways=(("install stable-audio-tools", "uninstall -y torch", "install --no-deps torchcodec==0.11.*"),),
+    ),  # pip may replace torch by one for which there is no torchaudio: so the shared one is taken
+    Peer(name="lhotse", ways=(("install lhotse urllib3",),)),  # which 1.33 imports without saying so
     Peer(
         name="audiocraft",
         ways=(
-            ("audiocraft",),
+            ("install audiocraft",),
             (
-                "einops num2words spacy librosa hydra-core hydra-colorlog julius docopt",
-                "--no-deps audiocraft flashy dora-search encodec demucs xformers torchvision==0.26.* openunmix "
+                "install einops num2words spacy librosa hydra-core hydra-colorlog julius docopt",
+                "install --no-deps audiocraft flashy dora-search encodec demucs xformers torchvision==0.26.* openunmix "
                 "torchmetrics lightning-utilities lameenc treetable retrying submitit",
             ),
         ),
@@ -103,7 +106,7 @@ def environment(folder: Path) -> Path:
 def install(python: Path, way: tuple[str, ...], log: Path) -> str | None:
     """None, or the line of pip's that says what is wrong."""
     for words in way:
-        call = [sys.executable, "-m", "pip", "--python", python, "install", *words.split()]
+        call = [sys.executable, "-m", "pip", "--python", python, *words.split()]
         done = subprocess.run(call, capture_output=True, text=True)
         with log.open("a") as file:
             file.write(done.stdout + done.stderr)
