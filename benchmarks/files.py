@@ -4,12 +4,14 @@
     python benchmarks/files.py pieces LIBRARY DIR --count 20000
 
 Links are hard links, so DIR must be on the disk of LIBRARY. Pieces last 1 to 2 s and carry the tags of their track, in
-FLAC, WAV, MP3 and Vorbis; the same LIBRARY gives the same pieces. DIR is the library that the benchmarks ingest.
+FLAC, WAV, MP3 and Vorbis; of each there are four copies under other titles, since encoding takes long. The same LIBRARY
+gives the same pieces. DIR is the library that the benchmarks ingest.
 """
 
 import argparse
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from mousai.audio import SAMPLE_RATE, Waveform
 from pipeline.decode import AUDIO_SUFFIXES, stereo_blocks
 
 FORMATS = {".flac": 5, ".wav": 2, ".mp3": 2, ".ogg": 1}  # and how often each comes: encoding Vorbis takes longest
+COPIES = 4
 _PER_FOLDER = 100
 
 
@@ -41,21 +44,22 @@ def link(tracks: list[Path], folder: Path, count: int) -> None:
 
 def cut(tracks: list[Path], folder: Path, count: int) -> None:
     """`count` files of 1 to 2 s, about as many from each of `tracks`."""
-    numbers = iter(range(count))
-    share = -(-count // len(tracks))
+    numbers = iter(range(0, count, COPIES))
+    share = -(-count // COPIES // len(tracks))
     for track in tracks:
         generator = random.Random(track.name)
-        tags = {key: mutagen.File(track).get(key) for key in ("title", "artist", "album", "genre", "date")}
+        tags = {key: mutagen.File(track).get(key) for key in ("artist", "album", "genre", "date")}
         for piece, number in zip(_pieces(track, share, generator), numbers, strict=False):
             (suffix,) = generator.choices(list(FORMATS), list(FORMATS.values()))
-            path = folder / f"album {number // _PER_FOLDER:04}" / f"{number:06}{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                continue
-            soundfile.write(path, piece.T, SAMPLE_RATE, subtype="PCM_16" if suffix in (".flac", ".wav") else None)
-            file = mutagen.File(path, easy=True)
-            if file is not None and suffix != ".wav":
-                file.update({key: value for key, value in tags.items() if value})
+            place = folder / f"album {number // _PER_FOLDER:04}"
+            place.mkdir(parents=True, exist_ok=True)
+            paths = [place / f"{number + copy:06}{suffix}" for copy in range(COPIES)]
+            soundfile.write(paths[0], piece.T, SAMPLE_RATE, subtype="PCM_16" if suffix in (".flac", ".wav") else None)
+            for path in paths[1:]:
+                shutil.copyfile(paths[0], path)
+            for path in paths if suffix != ".wav" else []:
+                file = mutagen.File(path, easy=True)
+                file.update({key: value for key, value in tags.items() if value} | {"title": [f"Piece {path.stem}"]})
                 file.save()
 
 
