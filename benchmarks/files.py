@@ -4,7 +4,7 @@
     python benchmarks/files.py pieces LIBRARY DIR --count 20000
 
 Links are hard links, so DIR must be on the disk of LIBRARY. Pieces last 1 to 2 s and carry the tags of their track, in
-FLAC, WAV, MP3 and Vorbis; of each there are four copies under other titles, since encoding takes long. The same LIBRARY
+FLAC, WAV, MP3 and Vorbis; of each there are twenty copies under other titles, for encoding takes long. The same LIBRARY
 gives the same pieces. DIR is the library that the benchmarks ingest.
 """
 
@@ -23,7 +23,7 @@ from mousai.audio import SAMPLE_RATE, Waveform
 from pipeline.decode import AUDIO_SUFFIXES, stereo_blocks
 
 FORMATS = {".flac": 5, ".wav": 2, ".mp3": 2, ".ogg": 1}  # and how often each comes: encoding Vorbis takes longest
-COPIES = 4
+COPIES = 20
 _PER_FOLDER = 100
 
 
