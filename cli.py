@@ -106,7 +106,9 @@ def ingest(
     space = open_workspace(workspace)
     with space.lock():
         if is_outdated(space.manifests):
-            print(f"mousai: the tables in {space.manifests} are of another version: all is read again", file=sys.stderr)
+            print(
+                f"mousai: {space.manifests} is of another version, or lacks a table: all is read again", file=sys.stderr
+            )
         done = run(
             libraries or [], space.manifests, workers=_workers(workers), tags_only=tags_only, dry_run=dry_run,
             min_duration=space.ingest.min_duration, select=space.select,

@@ -25,7 +25,7 @@ from pathlib import Path, PurePath
 from mousai.audio import SAMPLE_RATE
 from mousai.errors import UserError
 from mousai.settings import SelectSettings
-from pipeline.manifest import iter_table, read_facts, read_table, write_table
+from pipeline.manifest import has_columns_of, iter_table, read_facts, read_table, write_table
 from pipeline.prompts import tracks_by_id
 from pipeline.records import Assignment, Chunk, Track
 from pipeline.selection import SelectionSummary, exclusions, summarise
@@ -158,8 +158,9 @@ def spread_chunks(manifests: Path, num_chunks: int, count: int) -> list[Chunk]:
 
 
 def _iter_chunks(manifests: Path) -> Iterator[Chunk]:
+    """The plan so far; one of another version counts as none: `splits.parquet` remembers what must stay."""
     path = manifests / FILE
-    return iter_table(path, Chunk, "mousai shard") if path.exists() else iter(())
+    return iter_table(path, Chunk, "mousai shard") if path.exists() and has_columns_of(path, Chunk) else iter(())
 
 
 def _read_splits(manifests: Path) -> dict[str, str]:

@@ -37,19 +37,15 @@ class Loudness:
 
     def __init__(self) -> None:
         self._state = np.zeros((len(_K_WEIGHTING), 2, 2))
-        self._rest: Waveform = np.zeros((2, 0), np.float32)
         self._powers: list[npt.NDArray[np.float64]] = []  # mean square of each hop, channels summed
 
     def update(self, block: Waveform) -> None:
-        """Take in the next [2, T]."""
+        """Take in the next [2, T]: whole hops, but for the last block."""
         from scipy.signal import sosfilt
 
         filtered, self._state = sosfilt(_K_WEIGHTING, block, zi=self._state)
-        self._rest = np.concatenate([self._rest, filtered], axis=1)
-        whole = self._rest.shape[1] // HOP * HOP
-        hops = self._rest[:, :whole].reshape(2, -1, HOP)
-        self._powers.append(np.einsum("cht,cht->h", hops, hops) / HOP)
-        self._rest = self._rest[:, whole:]
+        hops = filtered[:, : block.shape[1] // HOP * HOP].reshape(2, -1, HOP)
+        self._powers.append(np.square(hops).sum(axis=(0, 2)) / HOP)
 
     def integrated(self) -> float | None:
         """LUFS; None where nothing passes the gate."""
@@ -112,12 +108,12 @@ class TruePeak:
     def _interpolate(self, audio: Waveform, count: int) -> None:
         """Raise `peak` to what lies around all stretches of `audio` but the first and the last."""
         stretches = audio[:, _STRETCH:-_STRETCH].reshape(2, count, _STRETCH)
-        highest = np.maximum(stretches.max(axis=2), -stretches.min(axis=2))
-        channels, places = np.nonzero(highest * _GAIN > self.peak)
-        if channels.size:
-            around = np.arange(_STRETCH + 2 * (_TAPS - 1)) + _STRETCH - (_TAPS - 1)
-            wanted = audio[channels[:, None], places[:, None] * _STRETCH + around]
-            self.peak = max(self.peak, float(np.abs(wanted @ _INTERPOLATOR).max()))
+        wanted = np.abs(stretches).max(axis=2) * _GAIN > self.peak
+        if wanted.any():
+            windows = np.lib.stride_tricks.sliding_window_view(audio, len(_INTERPOLATOR), axis=1)
+            around = windows[:, _STRETCH - (_TAPS - 1) :: _STRETCH][:, :count][wanted]
+            between = around @ _INTERPOLATOR
+            self.peak = max(self.peak, float(between.max()), -float(between.min()))
 
 
 def _interpolator() -> npt.NDArray[np.float32]:

@@ -65,10 +65,12 @@ def _opened(path: Path, record: type[Any], made_by: str) -> Iterator[pq.ParquetF
         raise UserError(f"{path} does not exist." + (f" Make it with: {made_by}" if made_by else ""))
     try:
         with pq.ParquetFile(path) as table:
-            found = table.schema_arrow.names
-            if found != schema(record).names:
+            found, wanted = table.schema_arrow.names, schema(record).names
+            if found != wanted:
+                lacking = f"it lacks {', '.join(sorted(set(wanted) - set(found))) or 'nothing'}"
+                unknown = f"has beside them {', '.join(sorted(set(found) - set(wanted))) or 'nothing'}"
                 raise UserError(
-                    f"{path} has the columns of another version ({', '.join(found)}). Delete it and run: {made_by}"
+                    f"{path} has the columns of another version: {lacking}, and {unknown}. Make it anew with: {made_by}"
                 )
             yield table
     except (pa.ArrowInvalid, OSError) as error:

@@ -55,6 +55,7 @@ class QualityMeter:
     """Measures a track of which it is shown every block once; holds a few megabytes, whatever the length."""
 
     def __init__(self) -> None:
+        self._rest: Waveform = np.zeros((2, 0), np.float32)
         self._loudness = Loudness()
         self._true_peak = TruePeak()
         self._silence = _Silence()
@@ -63,11 +64,21 @@ class QualityMeter:
 
     def update(self, block: Waveform) -> None:
         """Take in the next [2, T]."""
+        audio = np.concatenate([self._rest, block], axis=1)
+        whole = audio.shape[1] // SAMPLE_RATE * SAMPLE_RATE
+        for start in range(0, whole, SAMPLE_RATE):
+            self._measure(np.ascontiguousarray(audio[:, start : start + SAMPLE_RATE]))
+        self._rest = audio[:, whole:].copy()
+
+    def _measure(self, second: Waveform) -> None:
+        """Show every meter the next [2, 48 000], or fewer samples at the end of the track."""
         for meter in (self._loudness, self._true_peak, self._silence, self._stereo, self._band):
-            meter.update(block)
+            meter.update(second)
 
     def finish(self, clipped_runs: int | None) -> Quality:
         """The figures of all blocks; clipping is counted before resampling (`Clipping`), and so by others."""
+        if self._rest.size:
+            self._measure(self._rest)
         head, tail, within = self._silence.finish()
         cutoff, drop = self._band.finish() or (None, None)
         return Quality(
@@ -121,22 +132,16 @@ class _Silence:
     """Which windows of 10 ms stay below `SILENCE`: one bit each, a byte here."""
 
     def __init__(self) -> None:
-        self._rest: Waveform = np.zeros((2, 0), np.float32)
         self._silent: list[npt.NDArray[np.bool_]] = []
         self._length = 0
 
-    def update(self, block: Waveform) -> None:
-        self._length += block.shape[1]
-        audio = np.concatenate([self._rest, block], axis=1)
-        whole = audio.shape[1] // _WINDOW * _WINDOW
-        windows = np.abs(audio[:, :whole]).reshape(2, -1, _WINDOW)
-        self._silent.append(windows.max(axis=(0, 2)) < SILENCE)
-        self._rest = audio[:, whole:]
+    def update(self, second: Waveform) -> None:
+        self._length += second.shape[1]
+        padded = np.pad(np.abs(second), ((0, 0), (0, -second.shape[1] % _WINDOW)))
+        self._silent.append(padded.reshape(2, -1, _WINDOW).max(axis=(0, 2)) < SILENCE)
 
     def finish(self) -> tuple[float, float, float]:
         """Seconds of silence at the head, at the tail, and in pauses of a second or more between."""
-        if self._rest.size:
-            self._silent.append(np.array([np.abs(self._rest).max() < SILENCE]))
         silent = np.concatenate([np.zeros(0, bool), *self._silent])
         duration = self._length / SAMPLE_RATE
         sound = np.flatnonzero(~silent)
@@ -157,9 +162,9 @@ class _Stereo:
         self._sum = np.zeros(2)
         self._products = np.zeros((2, 2))
 
-    def update(self, block: Waveform) -> None:
-        exact = block.astype(np.float64)
-        self._length += block.shape[1]
+    def update(self, second: Waveform) -> None:
+        exact = second.astype(np.float64)
+        self._length += second.shape[1]
         self._sum += exact.sum(axis=1)
         self._products += exact @ exact.T
 
@@ -204,19 +209,14 @@ class _Band:
     """Where the spectrum ends, from four frames a second, thinned out evenly in tracks of more than four minutes."""
 
     def __init__(self) -> None:
-        self._rest: Waveform = np.zeros((2, 0), np.float32)
         self._powers: list[npt.NDArray[np.float32]] = []  # [frequencies] each
         self._every, self._count = 1, 0
 
-    def update(self, block: Waveform) -> None:
-        audio = np.concatenate([self._rest, block], axis=1)
-        start = 0
-        while start + _FRAMES_APART <= audio.shape[1]:
+    def update(self, second: Waveform) -> None:
+        for start in range(0, second.shape[1] - _FRAME + 1, _FRAMES_APART):
             if self._count % self._every == 0:
-                self._add(audio[:, start : start + _FRAME])
+                self._add(second[:, start : start + _FRAME])
             self._count += 1
-            start += _FRAMES_APART
-        self._rest = audio[:, start:]
 
     def _add(self, frame: Waveform) -> None:
         # One complex transform does for both channels: |Z(f)|² + |Z(-f)|² = 2 (|L(f)|² + |R(f)|²).
@@ -228,7 +228,7 @@ class _Band:
             self._every *= 2
 
     def finish(self) -> tuple[float, float] | None:
-        """Frequency (Hz) and size (dB) of the steepest drop within 500 Hz; None for silence and below 0.25 s."""
+        """Frequency (Hz) and size (dB) of the steepest drop within 500 Hz; None for silence and less than a frame."""
         if not self._powers or not (spectrum := np.percentile(self._powers, _PERCENTILE, axis=0)).any():
             return None
         levels = 10 * np.log10(np.maximum(spectrum, spectrum.max() * 10 ** (-FLOOR_DB / 10)))

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from test_chunks import PLAN, SECOND, make_library, make_track, shard_of, split_of, write_tracks
 
@@ -110,6 +111,18 @@ def test_a_track_that_is_left_out_loses_its_chunks_and_comes_back_to_its_split(t
     assert {"a", "c"}.isdisjoint(split_of(read_chunks(tmp_path)))
     write_tracks(tmp_path, damaged(with_less))
     update_chunks(tmp_path, PLAN)
+    assert {name: split_of(read_chunks(tmp_path))[name] for name in "abc"} == split_of(before)
+
+
+def test_a_plan_of_another_version_is_made_anew_and_keeps_its_splits(tmp_path: Path):
+    tracks = [make_track(name, name, length=length * SECOND) for name, length in {"a": 20, "b": 30, "c": 300}.items()]
+    write_tracks(tmp_path, tracks)
+    update_chunks(tmp_path, PLAN)
+    before = read_chunks(tmp_path)
+    path = tmp_path / "chunks.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["group"]), path)
+    write_tracks(tmp_path, [*tracks, *(make_track(f"new {n}", f"new {n}", length=SECOND) for n in "12")])
+    assert update_chunks(tmp_path, PLAN).changed
     assert {name: split_of(read_chunks(tmp_path))[name] for name in "abc"} == split_of(before)
 
 
