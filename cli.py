@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mousai.generate import Settings
     from mousai.train_dmae import DMAEWatch
     from pipeline.chunks import ChunkSummary
+    from pipeline.limits import Limits
     from pipeline.records import Removed
     from pipeline.removal import Match
     from pipeline.selection import SelectionSummary
@@ -111,7 +112,7 @@ def ingest(
             )
         done = run(
             libraries or [], space.manifests, workers=_workers(workers), tags_only=tags_only, dry_run=dry_run,
-            min_duration=space.ingest.min_duration, select=space.select,
+            min_duration=space.ingest.min_duration, select=space.select, limits=_limits(space),
         )  # fmt: skip
     if as_json:
         return _print_json(done)
@@ -216,7 +217,7 @@ def shard(workspace: WorkspaceOption = HERE, workers: WorkersOption = None, as_j
         summary = _plan_chunks(space)
         done = run(
             space.manifests, space.shards, audio_format=space.shard.audio_format, select=space.select,
-            workers=_workers(workers),
+            workers=_workers(workers), limits=_limits(space),
         )  # fmt: skip
     if as_json:
         return _print_json({**dataclasses.asdict(done), "selection": dataclasses.asdict(summary.selection)})
@@ -567,6 +568,34 @@ def export(
 
 
 @app.command()
+def verify(
+    workspace: WorkspaceOption = HERE,
+    workers: WorkersOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only look: mark nothing for repair.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every tar against its counts, sizes, member offsets and hashes; exit code 1 if anything is damaged.
+
+    What is damaged is named and marked, so that mousai shard or mousai encode-latents makes that again and no more.
+    """
+    from pipeline.verify import verify as run
+
+    space = open_workspace(workspace)
+    with nullcontext() if dry_run else space.lock():  # to look, nothing need be writable
+        done = run(space.manifests, space.shards, space.latents, workers=_workers(workers), mark=not dry_run)
+    if as_json:
+        _print_json(done)
+    else:
+        for damage in done.damages:
+            print(f"{damage.path}: {'; '.join(damage.problems)}")
+        held = f"{done.num_chunks} chunks, {_size(done.bytes)}"
+        print(f"{len(done.damages)} of {done.num_shards} tars damaged; the others hold {held}, as they were made.")
+        _next(done.damages[0].cure if done.damages else _next_command(space), workspace)
+    if done.damages:
+        sys.exit(1)
+
+
+@app.command()
 def params(
     preset: Annotated[
         str | None, typer.Argument(help="A preset; default: the workspace's, with its overrides.")
@@ -662,6 +691,11 @@ def demo(
     workers: WorkersOption = None,
 ) -> None:
     """Run the whole chain on a built-in synthetic library, in ten minutes on two cores, and show what came."""
+    with make_workspace(folder, "tiny").lock(".demo.lock"):  # its stages take the workspace's own
+        _demo(folder, generator_for, workers)
+
+
+def _demo(folder: Path, generator_for: str, workers: int | None) -> None:
     import time
 
     from mousai.demo import SETTINGS, as_json, write_demo
@@ -669,7 +703,6 @@ def demo(
     from pipeline.synth import make_library
 
     started = time.monotonic()
-    make_workspace(folder, "tiny")
     finished = folder / "demo.json"
     if finished.exists() and (folder / "index.html").exists():
         print(f"Nothing to do: {folder / 'index.html'} is there. To make it anew, delete {folder} first.")
@@ -1051,6 +1084,14 @@ def _workers(given: int | None) -> int:
     from pipeline.executors import default_workers
 
     return given or default_workers()
+
+
+def _limits(space: Workspace) -> "Limits | None":
+    """What reading one file may cost; None where mousai.toml sets no limit."""
+    from pipeline.limits import Limits
+
+    seconds, megabytes = space.ingest.time_limit, space.ingest.memory_limit
+    return Limits(seconds=seconds, megabytes=megabytes) if seconds or megabytes else None
 
 
 def _parse_duration(text: str) -> float:

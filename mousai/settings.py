@@ -24,13 +24,16 @@ class Paths:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
-    """Thresholds that keep a file out."""
+    """What keeps a file out."""
 
     min_duration: float = 1.0  # seconds
+    time_limit: float = 60.0  # seconds of work on a file, and as many again for each 4 MB of it; 0: no limit
+    memory_limit: int = 2000  # MB that reading a file may take; 0: no limit
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_duration < math.inf:
-            raise ValueError(f"min_duration is {self.min_duration}, and should be 0 or more")
+        for name, value in vars(self).items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}, and should be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ block ends without an error. The temporary name is the same every time, so what 
 the run that finishes its work.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 from mousai.errors import UserError
 
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _BLOCK = 1 << 20  # bytes per read while hashing
 
 
@@ -29,8 +31,10 @@ def publish(path: Path) -> Iterator[Path]:
         _fsync(temporary)
         temporary.replace(path)
         _fsync(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            error.filename = str(path)  # a write does not know where it goes
         raise
 
 

@@ -31,6 +31,8 @@ exports = "exports"
 
 [ingest]
 min_duration = 1.0  # seconds; shorter files are rejected as too_short
+time_limit = 60.0  # seconds of work on a file, and as many again for each 4 MB of it; 0: no limit
+memory_limit = 2000  # MB that reading a file may take; 0: no limit
 
 [select]  # which tracks are trained on; `mousai ingest --dry-run` says what this leaves out; more in docs/quality.md
 max_errors_per_minute = 60.0  # packets that the decoder refused
@@ -106,9 +108,9 @@ class Workspace:
             raise UserError(f"{path} is damaged ({error!r}). Delete it and run: mousai encode-latents") from error
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the workspace for one writing command; UserError while another one does."""
-        with (self.folder / ".lock").open("w") as file:
+    def lock(self, name: str = ".lock") -> Iterator[None]:
+        """Hold the workspace for one writing command, or under another name; UserError while another one does."""
+        with (self.folder / name).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

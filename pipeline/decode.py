@@ -320,7 +320,8 @@ class _Span(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
-        return self._file.seek(max(self._start, base + offset)) - self._start
+        place = min(max(self._start, base + offset), self._end)  # a damaged file may point beyond any offset there is
+        return self._file.seek(place) - self._start
 
 
 def _spans(file: BinaryIO) -> list[tuple[int, int]]:

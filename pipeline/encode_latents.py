@@ -32,6 +32,7 @@ B = TypeVar("B")
 
 SPLITS = ("train", "val")
 _VERSION = 1  # of the members' layout; a new one makes every latent shard stale
+_CHECK = "Find and mend what is damaged with: mousai verify; mousai shard"
 
 Array = npt.NDArray[np.float32]
 Encode = Callable[[Array], Array]  # audio [B, 2, T] in [-1, 1] -> latents [B, 32, L]
@@ -64,6 +65,7 @@ def encode_latents(shards: Path, latents: Path, encoder: Encoder, *, batch_size:
     audio = _audio_shards(shards)
     if not audio:
         raise UserError(f"{shards} holds no finished shards. Make them with: mousai shard")
+    _require_finished(shards)
     folder = latents / encoder.id
     plans = {job: latent_plan(stats, encoder.id) for job, stats in audio.items()}
     waiting = [job for job, plan in plans.items() if not is_done(folder / job[0], job[1], plan)]
@@ -116,6 +118,14 @@ def _audio_shards(shards: Path) -> dict[tuple[str, str], Shard]:
     }
 
 
+def _require_finished(shards: Path) -> None:
+    """UserError where an audio shard is unfinished or damaged: its latents are neither to be made nor to be removed."""
+    for folder in (shards / split for split in SPLITS):
+        unfinished = sorted(set(list_shards(folder)) - set(finished_shards(folder)))
+        if unfinished:
+            raise UserError(f"{folder / unfinished[0]}.tar is unfinished or damaged. Make it again with: mousai shard")
+
+
 def latent_plan(audio: Shard, encoder_id: str) -> str:
     """Hash of what a latent shard is made from."""
     return hash_of([_VERSION, audio.plan, audio.sha256, encoder_id])
@@ -131,14 +141,19 @@ def _samples(
 ) -> Iterator[tuple[LatentMember, Mapping[str, bytes]]]:  # fmt: skip
     """The latent members of one audio shard, in its order; chunks of one length go through the encoder together."""
     rows = {row.key: row for row in read_members(shards, name, ShardMember) if row.error is None}
-    read = functools.partial(_padded, divisor=encoder.divisor)
-    chunks = _ahead(pool, read, _audio_members(shards / f"{name}.tar"), 2 * batch_size)
+    tar = shards / f"{name}.tar"
+    read = functools.partial(_padded, tar, divisor=encoder.divisor)
+    chunks = _ahead(pool, read, _audio_members(tar), 2 * batch_size)
+    num_encoded = 0
     for _, group in itertools.groupby(chunks, key=lambda chunk: chunk[2].shape[1]):
         while batch := list(itertools.islice(group, batch_size)):
             latents = encoder.encode(np.stack([audio for _, _, audio in batch]))
             for (key, about, _), latent in zip(batch, latents, strict=True):
                 yield _sample(rows[key], about, latent, encoder)
                 advance(rows[key].valid_length / SAMPLE_RATE / 60, name)
+            num_encoded += len(batch)
+    if num_encoded != len(rows):  # a tar that is cut between two members ends without a word
+        raise UserError(f"{tar} holds {num_encoded} of its {len(rows)} chunks. {_CHECK}")
 
 
 def _audio_members(tar: Path) -> Iterator[tuple[str, bytes, bytes]]:
@@ -150,10 +165,13 @@ def _audio_members(tar: Path) -> Iterator[tuple[str, bytes, bytes]]:
             yield sample["__key__"], sample["json"], sample.get("flac") or sample["wav"]
 
 
-def _padded(member: tuple[str, bytes, bytes], divisor: int) -> tuple[str, bytes, Waveform]:
+def _padded(tar: Path, member: tuple[str, bytes, bytes], divisor: int) -> tuple[str, bytes, Waveform]:
     """(key, JSON, audio [2, T]) with T rounded up to `divisor` by zeros."""
     key, about, content = member
-    audio = read_span(io.BytesIO(content))
+    try:
+        audio = read_span(io.BytesIO(content))
+    except RuntimeError as error:  # libsndfile's
+        raise UserError(f"chunk {key} of {tar} is damaged ({error}). {_CHECK}") from error
     return key, about, np.pad(audio, ((0, 0), (0, -audio.shape[1] % divisor)))
 
 

@@ -1,7 +1,7 @@
 """Where the jobs of a stage run: on this machine's cores, as many processes as asked for.
 
-Each worker holds one job at a time and has a pipe of its own, so that a worker that dies (a decoder's segfault, the
-kernel out of memory) tells at which job. Workers never outlive this process, however it ends.
+Each worker does one job at a time and has a pipe of its own, so that a worker that dies (a decoder's segfault, a limit
+of `pipeline.limits`, the kernel out of memory) tells at which job. Workers never outlive this process, however it ends.
 """
 
 import multiprocessing
@@ -24,6 +24,7 @@ R = TypeVar("R")
 if TYPE_CHECKING:
     Pipe: TypeAlias = connection.Connection[Any, Any]  # jobs there, answers back
 
+TIMERS = frozenset({-signal.SIGPROF, -signal.SIGALRM})  # exit codes: the job would take as long again
 _PATIENCE = 1.0  # s for a worker to end: one that hangs on a dead disk is left to the system
 
 
@@ -33,60 +34,86 @@ def default_workers() -> int:
 
 
 def run_jobs(
-    function: Callable[[J], R], jobs: Sequence[J], workers: int, on_crash: Callable[[J], R] | None = None
+    function: Callable[[J], R],
+    jobs: Sequence[J],
+    workers: int,
+    on_crash: Callable[[J, int | None], R] | None = None,
+    *,
+    apart: bool = False,
+    ahead: int = 1,
 ) -> Iterator[tuple[J, R]]:
     """(job, function(job)) for every job, in the order in which they finish.
 
-    One worker is this process itself. With more, `function` and the jobs are pickled, and a job whose worker dies is
-    tried again after the others, alone; if that worker dies as well, `on_crash(job)`, called in this process, stands
-    in for the result; without `on_crash` that is a UserError. An exception in `function`, Ctrl-C or a caller that
-    turns away ends all workers at once.
+    One worker is this process itself, unless the work is to be done `apart` from it. In a process of its own,
+    `function` and the jobs are pickled, and a job whose worker dies is tried again after the others, alone; if that
+    worker dies as well, `on_crash(job, its exit code)`, called in this process, stands in for the result; without
+    `on_crash` that is a UserError. Death by a timer (`pipeline.limits`) is final the first time. A worker holds up to
+    `ahead` jobs, so that small ones need not wait for it to be told of the next. An exception in `function`, Ctrl-C or
+    a caller that turns away ends all workers at once.
     """
-    if workers <= 1:
+    if workers <= 1 and not apart:
         for job in jobs:
             yield job, function(job)
         return
-    crashed = yield from _run(function, jobs, workers)
-    for job in (yield from _run(function, crashed, 1)):
+    dead = yield from _run(function, jobs, max(1, workers), ahead)
+    final: list[tuple[J, int | None]] = [(job, code) for job, code in dead if code in TIMERS]
+    final += yield from _run(function, [job for job, code in dead if code not in TIMERS], 1, 1)
+    for job, code in final:
         if on_crash is None:
             raise UserError("a worker process died, twice at the same job. Where memory is short, fewer help: -j 2")
-        yield job, on_crash(job)
+        yield job, on_crash(job, code)
 
 
-def _run(function: Callable[[J], R], jobs: Iterable[J], workers: int) -> Generator[tuple[J, R], None, list[J]]:
-    """Yields as `run_jobs` does; returns the jobs at which a worker died."""
-    waiting, crashed = deque(jobs), []
+def _run(
+    function: Callable[[J], R], jobs: Iterable[J], workers: int, ahead: int
+) -> Generator[tuple[J, R], None, list[tuple[J, int | None]]]:
+    """Yields as `run_jobs` does; returns the jobs at which a worker died, with its exit code if it is known."""
+    waiting, dead = deque(jobs), []
     crew: dict[Pipe, BaseProcess] = {}
-    held: dict[Pipe, J] = {}  # the job of each worker that has begun to work
+    held: dict[Pipe, deque[J]] = {}  # the jobs of each worker that has reported for work, the one it is at first
     try:
-        while waiting or held:
-            while len(crew) < min(workers, len(waiting) + len(held)):
+        while waiting or any(held.values()):
+            while len(crew) < min(workers, len(waiting) + sum(map(bool, held.values()))):
                 with _no_interrupt():
                     pipe, process = _start(function)
                     crew[pipe] = process
             for pipe in cast("list[Pipe]", connection.wait(list(crew))):
                 answer = _receive(pipe)
-                finished = [held.pop(pipe)] if pipe in held else []
-                if answer is None and not finished:
-                    raise UserError("worker processes die before they begin to work. To do without them: -j 1")
-                if answer is not None and waiting:
-                    held[pipe] = waiting.popleft()
+                if answer is None:
+                    if pipe not in held:
+                        raise UserError(
+                            "worker processes die before they begin to work. To do without them: -j 1, "
+                            "and time_limit = 0 and memory_limit = 0 under [ingest] in mousai.toml"
+                        )
+                    lost = held.pop(pipe)
+                    if lost:
+                        crew[pipe].join(_PATIENCE)  # for its exit code
+                        dead.append((lost.popleft(), crew[pipe].exitcode))
+                        waiting.extendleft(reversed(lost))
+                    _dismiss(pipe, crew)
+                    continue
+                finished = [held[pipe].popleft()] if answer else []
+                mine = held.setdefault(pipe, deque())
+                while waiting and len(mine) < max(1, min(ahead, len(waiting) // workers)):  # the last ones are shared
+                    mine.append(waiting.popleft())
                     with suppress(OSError):  # it died in between: so the next answer will tell
-                        pipe.send(held[pipe])
-                else:
-                    pipe.close()  # which ends it
-                    crew.pop(pipe).join(_PATIENCE)
+                        pipe.send(mine[-1])
+                if not mine:
+                    del held[pipe]
+                    _dismiss(pipe, crew)
                 for job in finished:
-                    if answer is None:
-                        crashed.append(job)
-                    else:
-                        yield job, _result(answer)
+                    yield job, _result(answer)
     finally:
         for process in crew.values():
             process.terminate()
         for process in crew.values():
             process.join(_PATIENCE)
-    return crashed
+    return dead
+
+
+def _dismiss(pipe: "Pipe", crew: dict["Pipe", BaseProcess]) -> None:
+    pipe.close()  # which ends the worker
+    crew.pop(pipe).join(_PATIENCE)
 
 
 def _start(function: Callable[[Any], Any]) -> tuple["Pipe", BaseProcess]:

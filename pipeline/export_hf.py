@@ -10,16 +10,16 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mousai.audio import SAMPLE_RATE
 from mousai.progress import progress
-from mousai.storage import hash_of, publish, require_space, write_bytes, write_json
+from mousai.storage import hash_of, publish, require_space, write_bytes
 from pipeline.contents import Content
 from pipeline.records import ShardMember
-from pipeline.tars import is_done, list_shards, member_spans, read_member, remove_shard, stats_path, write_shard
+from pipeline.tars import is_done, list_shards, member_spans, read_member, remove_shard, write_shard, write_stats
 
 _VERSION = 1  # raise it when the same shards come to give another export
 _SPLITS = ("train", "val")
@@ -77,7 +77,7 @@ def _write(content: Content, home: Path, plan: str, way: str) -> str:
     remove_shard(home, content.name)
     way = _place(content.tar, home / content.tar.name, way)
     _place(content.tar.with_suffix(".parquet"), home / f"{content.name}.parquet", way)
-    write_json(stats_path(home, content.name), asdict(replace(content.stats, plan=plan)))
+    write_stats(home, content.name, replace(content.stats, plan=plan))
     return way
 
 

@@ -25,6 +25,7 @@ from pipeline.decode import AUDIO_SUFFIXES, HEAD_BYTES, Probe, Unusable, is_appl
 from pipeline.duplicates import FILE as FINGERPRINTS
 from pipeline.duplicates import has_fingerprints, mark_duplicates, merge_fingerprints, to_record
 from pipeline.executors import run_jobs
+from pipeline.limits import Limits, given_up_under_others, limited, verdict
 from pipeline.manifest import has_columns_of, read_facts, read_table, write_table
 from pipeline.quality import Quality
 from pipeline.records import Fingerprint, Reason, Rejected, Track
@@ -46,7 +47,7 @@ _Rows = dict[bytes, Row]  # by raw path
 
 _TABLES: tuple[tuple[str, type[Row]], ...] = (("tracks", Track), ("rejected", Rejected))
 PARTS = ".ingest"  # in manifests/: what killed runs have read
-_BATCH = 4  # files a job
+_AHEAD = 4  # files that a worker holds
 _SAVE_EVERY = 30.0  # seconds of reading that a kill may cost
 _MEASURED = {field.name for field in fields(Probe)} & {field.name for field in fields(Track)}  # by decoding
 _FIGURES = [field.name for field in fields(Quality)]
@@ -91,13 +92,15 @@ def ingest(
     dry_run: bool = False,
     min_duration: float = 1.0,
     select: SelectSettings | None = None,
+    limits: Limits | None = None,
 ) -> IngestSummary:
     """Bring the tables in `manifests` up to date with `libraries` (folders or files; none: those known there).
 
     `tags_only` decodes nothing and leaves what only decoding tells null, for a later run to fill in. `dry_run` reads
-    and writes nothing. Rows of other libraries stay; tables of another version are made anew, all libraries of them.
-    The tables depend on the files alone, never on the number of workers, and are written only when they change.
-    UserError, with nothing changed, for a library that is missing, unreadable or without audio.
+    and writes nothing. With `limits` no file is read in this process itself, and one that takes more is rejected. Rows
+    of other libraries stay; tables of another version are made anew, all libraries of them. The tables depend on the
+    files alone, never on the number of workers, and are written only when they change. UserError, with nothing
+    changed, for a library that is missing, unreadable or without audio.
     """
     tracks_path, parts = manifests / "tracks.parquet", manifests / PARTS
     old = _read_rows(manifests)
@@ -110,14 +113,16 @@ def ingest(
     all_libraries = _outermost([*roots, *known_libraries])
 
     files, rows = _walk_all(roots, all_libraries, old)
-    known = ({} if outdated else old) | _read_parts(parts)
+    known = {} if outdated else old
+    rows += _out_of_sight(known, rows)
+    known = known | _read_parts(parts)
     removed = read_removed(manifests)
     out, asked = kept_out(removed), set(requests(removed))
     stale = []
     num_other = 0
     for file in files:
         row = known.get(os.fsencode(file.path))
-        if row is not None and not _is_stale(row, file, tags_only, min_duration, asked):
+        if row is not None and not _is_stale(row, file, tags_only, min_duration, asked, limits):
             rows.append(row if row.library == file.library else replace(row, library=file.library))
         elif _is_other(file.path):
             num_other += 1
@@ -128,7 +133,8 @@ def ingest(
     if dry_run:
         rows += [known[raw_path] for file in stale if (raw_path := os.fsencode(file.path)) in known]
     else:
-        rows += _read_all(stale, partial(_read_file, tags_only=tags_only, min_duration=min_duration), parts, workers)
+        read = partial(_read_file, tags_only=tags_only, min_duration=min_duration, limits=limits)
+        rows += _read_all(stale, read, parts, workers, limits)
         for root in roots:
             if not any(_is_within(row.raw_path, root) for row in rows):
                 raise UserError(f"{root} holds no audio. Name the folder that holds your music: mousai ingest ~/Music")
@@ -221,7 +227,9 @@ def _write_rows(folder: Path, prefix: str, rows: Collection[Row], **facts: objec
     write_table(folder / f"{prefix}tracks.parquet", Track, tracks, **facts)
 
 
-def _is_stale(row: Row, file: _File, tags_only: bool, min_duration: float, asked: Collection[str]) -> bool:
+def _is_stale(
+    row: Row, file: _File, tags_only: bool, min_duration: float, asked: Collection[str], limits: Limits | None
+) -> bool:
     """Whether a file must be read (again) although there is a row of it; `asked` are the requests on the list."""
     if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
         return True
@@ -231,7 +239,7 @@ def _is_stale(row: Row, file: _File, tags_only: bool, min_duration: float, asked
         return not row.detail.endswith(_shorter_than(min_duration))
     if row.reason == Reason.REMOVED:
         return row.detail not in asked
-    return row.reason in _RETRIED
+    return row.reason in _RETRIED or given_up_under_others(row.reason, row.detail, limits)
 
 
 # What is there
@@ -263,6 +271,12 @@ def _walk_all(roots: Sequence[Path], libraries: Sequence[Path], old: _Rows) -> t
             )
         files += found
     return files, rows
+
+
+def _out_of_sight(old: _Rows, rejected: Sequence[Row]) -> list[Row]:
+    """The tracks in folders that cannot be looked into this time: they are not gone."""
+    blind = [row.raw_path + b"/" for row in rejected]
+    return [row for path, row in old.items() if isinstance(row, Track) and path.startswith(tuple(blind))]
 
 
 def _walk(root: Path, library: str, reject: Callable[[Rejected], None]) -> Iterator[_File]:
@@ -310,19 +324,23 @@ def _is_other(path: Path) -> bool:
 # What a file holds
 
 
-def _read_all(files: Sequence[_File], read: Callable[[_File], _Read], parts: Path, workers: int) -> list[Row]:
+def _read_all(
+    files: Sequence[_File], read: Callable[[_File], _Read], parts: Path, workers: int, limits: Limits | None
+) -> list[Row]:
     """The rows of every file; what is read is saved in `parts` on the way, and the fingerprints only there."""
     rows: list[Row] = []
     fingerprints: list[Fingerprint] = []
     num_saved, num_rejected, saved = 0, 0, time.monotonic()
-    batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
     with progress("reading", len(files), "files") as advance:
         try:
-            for batch, found in run_jobs(partial(_read_batch, read), batches, workers, partial(_read_apart, read)):
-                rows += [row for row, _ in found]
-                fingerprints += [fingerprint for _, fingerprint in found if fingerprint is not None]
-                num_rejected += sum(isinstance(row, Rejected) for row, _ in found)
-                advance(len(batch), f"{num_rejected} rejected" if num_rejected else "")
+            give_up = partial(_give_up, limits)
+            for _, (row, fingerprint) in run_jobs(
+                read, files, workers, give_up, apart=limits is not None, ahead=_AHEAD
+            ):
+                rows.append(row)
+                fingerprints += [fingerprint] if fingerprint is not None else []
+                num_rejected += isinstance(row, Rejected)
+                advance(1, f"{num_rejected} rejected" if num_rejected else "")
                 if time.monotonic() - saved >= _SAVE_EVERY:
                     _write_part(parts, rows[num_saved:], fingerprints)
                     fingerprints.clear()
@@ -333,23 +351,17 @@ def _read_all(files: Sequence[_File], read: Callable[[_File], _Read], parts: Pat
     return rows
 
 
-def _read_batch(read: Callable[[_File], _Read], batch: Sequence[_File]) -> list[_Read]:
-    return [read(file) for file in batch]
+def _give_up(limits: Limits | None, file: _File, exit_code: int | None) -> _Read:
+    """The row of a file at which workers died."""
+    return _rejected(file, *verdict(exit_code, limits)), None
 
 
-def _read_apart(read: Callable[[_File], _Read], batch: Sequence[_File]) -> list[_Read]:
-    """The rows of a batch that kills its worker: file by file, to find the culprit."""
-    if len(batch) == 1:
-        return [(_rejected(batch[0], Reason.DECODE_FAILED, "the decoder crashed"), None)]
-    jobs = run_jobs(partial(_read_batch, read), [[file] for file in batch], 2, partial(_read_apart, read))
-    return [row for _, rows in jobs for row in rows]
-
-
-def _read_file(file: _File, tags_only: bool, min_duration: float) -> _Read:
+def _read_file(file: _File, tags_only: bool, min_duration: float, limits: Limits | None) -> _Read:
     row: Row
     fingerprint = None
     try:
-        row, fingerprint = _read_content(file, tags_only, min_duration)
+        with limited(limits, file.size):
+            row, fingerprint = _read_content(file, tags_only, min_duration)
     except Unusable as error:
         row = _rejected(file, error.reason, error.detail)
     except FileNotFoundError:

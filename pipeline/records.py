@@ -26,6 +26,9 @@ class Reason(StrEnum):
     UNREADABLE = "unreadable"
     CHANGED = "changed"
     REMOVED = "removed"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
 
 
 REASONS = {
@@ -39,6 +42,9 @@ REASONS = {
     Reason.UNREADABLE: "no permission, or an I/O error",
     Reason.CHANGED: "it changed or vanished while it was read",
     Reason.REMOVED: "kept out by `mousai remove`; `detail` says by which request",
+    Reason.TIMEOUT: "reading it takes longer than `ingest.time_limit` allows",
+    Reason.OUT_OF_MEMORY: "reading it takes more than `ingest.memory_limit`",
+    Reason.CRASHED: "the process that read it died, twice",
 }
 
 
@@ -195,7 +201,9 @@ class Shard:
     duration: float = column("music in the tar", "s")
     bytes: int = column("size of the tar", "bytes")
     sha256: str = column("SHA-256 of the tar")
+    table_sha256: str = column("SHA-256 of the `.parquet` beside the tar")
     plan: str = column("hash of all that the tar was made from; another hash means that it is stale")
+    seal: str = column("hash of the fields above: a file that was damaged or edited does not count")
 
 
 RECORDS: dict[str, type[Any]] = {

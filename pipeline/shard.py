@@ -8,9 +8,10 @@ Shapes: [2, T], T samples at 48 kHz.
 
 import json
 import os
+import shlex
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -25,6 +26,7 @@ from mousai.settings import SelectSettings
 from mousai.storage import hash_of, require_space
 from pipeline.decode import Unusable, stereo_blocks
 from pipeline.executors import run_jobs
+from pipeline.limits import Limits, given_up_under_others, limited, verdict
 from pipeline.manifest import iter_table
 from pipeline.prompts import describe_chunk
 from pipeline.records import Chunk, Reason, Shard, ShardMember, Track
@@ -47,7 +49,8 @@ class ShardJob:
     split: str
     audio_format: AudioFormat
     tracks: tuple[tuple[Track, tuple[Chunk, ...]], ...]  # by track id, chunks by index
-    crashing: frozenset[str | None] = frozenset()  # ids of tracks that are known to kill the process that decodes them
+    limits: Limits | None = None  # on each track; with limits, none is decoded in this process itself
+    given_up: Mapping[str | None, str] = field(default_factory=dict)  # id of a track that is not to be read -> why
 
     @property
     def plan(self) -> str:
@@ -92,18 +95,20 @@ def shard(
     audio_format: AudioFormat = "flac",
     select: SelectSettings | None = None,
     workers: int,
+    limits: Limits | None = None,
 ) -> ShardSummary:
     """Make every shard of `chunks.parquet` that is missing, torn or stale, and remove those that it does not name.
 
     A shard with failures is made again once a file that was missing, changed or unreadable is back as it was ingested.
-    For files that are meant to have changed, `mousai ingest` is the cure.
+    For files that are meant to have changed, `mousai ingest` is the cure. A track that takes more than `limits` fails.
     """
-    jobs = plan_shards(manifests, shards, audio_format, select)
-    num_removed = _remove_orphans(shards, jobs)
+    jobs = plan_shards(manifests, shards, audio_format, select, limits)
     stale = [job for job in jobs if not _is_current(job)]
+    _require_libraries(stale)
     require_space(shards, sum(job.estimated_bytes for job in stale), "mousai shard")
+    num_removed = _remove_orphans(shards, jobs)
     with progress("shard", sum(job.num_chunks for job in stale), "chunks") as advance:
-        for job, _ in run_jobs(make_shard, stale, workers, _make_without_culprits):
+        for job, _ in run_jobs(make_shard, stale, workers, _make_without_culprits, apart=limits is not None):
             advance(job.num_chunks, job.name)
     stats = [read_stats(job.folder, job.name) for job in jobs]
     return ShardSummary(
@@ -124,12 +129,17 @@ def shard(
 
 
 def plan_shards(
-    manifests: Path, shards: Path, audio_format: AudioFormat, select: SelectSettings | None = None
+    manifests: Path,
+    shards: Path,
+    audio_format: AudioFormat,
+    select: SelectSettings | None = None,
+    limits: Limits | None = None,
 ) -> list[ShardJob]:
     """One job for each shard of the plan, in its order; `select` as it was for the plan."""
     tracks = read_selected(manifests, select)
     path = manifests / "chunks.parquet"
-    return jobs_of(tracks, _known(iter_table(path, Chunk, "mousai shard"), tracks, path), shards, audio_format)
+    chunks = _known(iter_table(path, Chunk, "mousai shard"), tracks, path)
+    return jobs_of(tracks, chunks, shards, audio_format, limits)
 
 
 def _known(chunks: Iterable[Chunk], tracks: Mapping[str, Track], path: Path) -> Iterator[Chunk]:
@@ -140,7 +150,11 @@ def _known(chunks: Iterable[Chunk], tracks: Mapping[str, Track], path: Path) -> 
 
 
 def jobs_of(
-    tracks: Mapping[str, Track], chunks: Iterable[Chunk], shards: Path, audio_format: AudioFormat
+    tracks: Mapping[str, Track],
+    chunks: Iterable[Chunk],
+    shards: Path,
+    audio_format: AudioFormat,
+    limits: Limits | None = None,
 ) -> list[ShardJob]:
     """One job for each shard of these chunks, whose tracks are all there, in their order."""
     jobs = []
@@ -152,6 +166,7 @@ def jobs_of(
                 name=shard_name(split, number),
                 split=split,
                 audio_format=audio_format,
+                limits=limits,
                 tracks=tuple((tracks[track_id], of_track) for track_id, of_track in by_track),
             )
         )
@@ -174,26 +189,25 @@ def make_shard(job: ShardJob) -> Shard:
     )
 
 
-def _make_without_culprits(job: ShardJob) -> Shard:
+def _make_without_culprits(job: ShardJob, exit_code: int | None) -> Shard:
     """Make a shard that kills its worker: each track is tried in a worker of its own first, and fails if that dies."""
     alone = [replace(job, tracks=(pair,)) for pair in job.tracks]
-    crashing = frozenset(
-        track.id
-        for tried, survived in run_jobs(_encodes, alone, 2, lambda _: False)
-        for track, _ in tried.tracks
-        if not survived
-    )
-    ((_, made),) = run_jobs(make_shard, [replace(job, crashing=crashing)], 2, _give_up)
+    given_up = {
+        tried.tracks[0][0].id: why
+        for tried, why in run_jobs(_encodes, alone, 2, lambda tried, code: ": ".join(verdict(code, tried.limits)))
+        if why
+    }
+    ((_, made),) = run_jobs(make_shard, [replace(job, given_up=given_up)], 1, _give_up, apart=True)
     return made
 
 
-def _encodes(job: ShardJob) -> bool:
-    """True, if it returns at all."""
+def _encodes(job: ShardJob) -> str:
+    """Nothing to say, if it returns at all."""
     deque(_samples(job), maxlen=0)
-    return True
+    return ""
 
 
-def _give_up(job: ShardJob) -> Shard:
+def _give_up(job: ShardJob, exit_code: int | None) -> Shard:
     raise UserError(
         f"the process that makes {job.folder / job.name}.tar dies, though each of its tracks can be read. "
         "If memory is short, try again with fewer processes: mousai shard -j 2"
@@ -225,12 +239,12 @@ def _samples(job: ShardJob) -> Iterator[tuple[ShardMember, dict[str, bytes]]]:
     """Rows and members in the order of the keys. A track is there with all its chunks, or failed with all of them."""
     for track, chunks in job.tracks:
         with SpooledTemporaryFile(_SPOOL, dir=str(job.folder)) as spool:
-            error = None
+            error = job.given_up.get(track.id)
             sizes = [0] * len(chunks)
             try:
-                if track.id in job.crashing:
-                    raise Unusable(Reason.DECODE_FAILED, "the decoder crashed")
-                sizes = [spool.write(sound) for sound in _encoded(track, chunks, job.audio_format)]
+                if error is None:
+                    with limited(job.limits, track.size):
+                        sizes = [spool.write(sound) for sound in _encoded(track, chunks, job.audio_format)]
             except Unusable as unusable:
                 error = str(unusable)
             except Exception as crash:
@@ -310,6 +324,18 @@ def _path(track: Track) -> Path:
     return Path(os.fsdecode(track.raw_path))
 
 
+def _require_libraries(jobs: Iterable[ShardJob]) -> None:
+    """UserError where a whole library is out of reach: what is left of its shards must not be replaced by failures."""
+    tracks = [track for job in jobs for track, _ in job.tracks]
+    gone = {track.library for track in tracks if not Path(track.library).exists()}
+    for library in sorted(gone):
+        if not any(_path(track).exists() for track in tracks if track.library == library):
+            raise UserError(
+                f"{library} is out of reach, and there are shards to be made of it. Mount its disk; "
+                f"or, if its music is gone for good, run: mousai remove --forget --path {shlex.quote(library)}"
+            )
+
+
 def _remove_orphans(shards: Path, jobs: Iterable[ShardJob]) -> int:
     """Delete what is not in the plan; returns how many shards that were."""
     orphans = _orphans(shards, jobs)
@@ -335,7 +361,7 @@ def _is_current(job: ShardJob) -> bool:
         return False
     if read_stats(job.folder, job.name).num_failed == 0:
         return True
-    return not any(_may_be_cured(track, error) for track, error in _failures(job))
+    return not any(_may_be_cured(track, error, job.limits) for track, error in _failures(job))
 
 
 def _failures(job: ShardJob) -> list[tuple[Track, str]]:
@@ -345,9 +371,10 @@ def _failures(job: ShardJob) -> list[tuple[Track, str]]:
     return [(track, errors[track.id]) for track, _ in job.tracks if track.id in errors]
 
 
-def _may_be_cured(track: Track, error: str) -> bool:
+def _may_be_cured(track: Track, error: str, limits: Limits | None) -> bool:
     """Whether a failure lay in the file's surroundings, and the file is now as it was when it was ingested."""
-    if not error.startswith((Reason.CHANGED, Reason.UNREADABLE)):
+    reason, _, detail = error.partition(": ")
+    if reason not in (Reason.CHANGED, Reason.UNREADABLE) and not given_up_under_others(reason, detail, limits):
         return False  # the same bytes would fail the same way
     path = _path(track)
     return os.access(path, os.R_OK) and _matches(track, path.stat())

@@ -1,6 +1,7 @@
 """One WebDataset tar with its sidecars: NAME.tar, NAME.parquet with a row for each chunk, NAME_stats.json.
 
-The stats are written last: they are the done marker. The same input gives the same bytes.
+The stats are written last: they are the done marker. A shard that was found damaged has NAME_damaged.json in their
+place. The same input gives the same bytes.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from mousai.errors import UserError
-from mousai.storage import publish, read_json, sha256_of_file, write_json
+from mousai.storage import hash_of, publish, read_json, sha256_of_file, write_json
 from pipeline.manifest import read_table, write_table
 from pipeline.records import LatentMember, Shard, ShardMember
 
@@ -25,8 +26,8 @@ Member = TypeVar("Member", ShardMember, LatentMember)
 
 _OWNER = "mousai"  # of every member, so that the bytes name no user of this machine
 _MODE = 0o644
-_SIDECARS = ("_stats.json", ".tar", ".parquet")  # the stats first: without them the rest counts as unfinished
-_NAME = re.compile(r"\.?(mousai-(?:train|val)-\d{6})(?:_stats\.json|\.tar|\.parquet)(?:\.tmp)?")
+_SIDECARS = ("_stats.json", "_damaged.json", ".tar", ".parquet")  # the stats first: without them it is unfinished
+_NAME = re.compile(r"\.?(mousai-(?:train|val)-\d{6})(?:_stats\.json|_damaged\.json|\.tar|\.parquet)(?:\.tmp)?")
 _AGAIN = "Make it again with: mousai shard (audio) or mousai encode-latents (latents)"
 
 
@@ -67,7 +68,8 @@ def write_shard(
         digest = sha256_of_file(temporary)
     located = [_located(row, *spans[main]) if main else _located(row, -1, 0) for row, main in rows]
     made = [row for row, main in rows if main]
-    write_table(folder / f"{name}.parquet", type(rows[0][0]), located)
+    table = folder / f"{name}.parquet"
+    write_table(table, type(rows[0][0]), located)
     stats = Shard(
         name=tar.name,
         split=split,
@@ -76,10 +78,18 @@ def write_shard(
         duration=sum(map(duration, made)),
         bytes=tar.stat().st_size,
         sha256=digest,
+        table_sha256=sha256_of_file(table),
         plan=plan,
+        seal="",
     )
-    write_json(stats_path(folder, name), dataclasses.asdict(stats))
-    return stats
+    return write_stats(folder, name, stats)
+
+
+def write_stats(folder: Path, name: str, stats: Shard) -> Shard:
+    """Publish the done marker of the tar `name`, sealed; what was written."""
+    sealed = dataclasses.replace(stats, seal=_seal(stats))
+    write_json(stats_path(folder, name), dataclasses.asdict(sealed))
+    return sealed
 
 
 def is_done(folder: Path, name: str, plan: str) -> bool:
@@ -105,9 +115,12 @@ def read_stats(folder: Path, name: str) -> Shard:
     if not path.exists():
         raise UserError(f"{folder / name}.tar is not finished. {_AGAIN}")
     try:
-        return Shard(**read_json(path))
+        stats = Shard(**read_json(path))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged, or of another version ({error}). {_AGAIN}") from error
+    if stats.seal != _seal(stats):
+        raise UserError(f"{path} is damaged: its fields do not give its seal. {_AGAIN}")
+    return stats
 
 
 def stats_path(folder: Path, name: str) -> Path:
@@ -206,11 +219,28 @@ def finished_shards(folder: Path) -> list[str]:
     return [name for name in list_shards(folder) if is_finished(folder, name)]
 
 
+def set_stats_aside(folder: Path, name: str) -> None:
+    """Mark a shard as damaged: NAME_stats.json becomes NAME_damaged.json, so that it is made anew."""
+    if stats_path(folder, name).exists():
+        stats_path(folder, name).replace(folder / f"{name}_damaged.json")
+
+
+def is_set_aside(folder: Path, name: str) -> bool:
+    """Whether a shard has been marked as damaged."""
+    return (folder / f"{name}_damaged.json").exists()
+
+
 def remove_shard(folder: Path, name: str) -> None:
     """Delete a tar, its sidecars and what a killed run left of them; nothing happens where nothing is."""
     for suffix in _SIDECARS:
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
         (folder / f".{name}{suffix}.tmp").unlink(missing_ok=True)
+
+
+def _seal(stats: Shard) -> str:
+    fields = dataclasses.asdict(stats)
+    del fields["seal"]
+    return hash_of(fields)
 
 
 def _located(row: Member, offset: int, size: int) -> Member:

@@ -19,6 +19,10 @@ TOML = """\
 preset = "tiny"
 chunk_length = 65536
 
+[ingest]  # no limits: with -j 1, files are read in this process
+time_limit = 0
+memory_limit = 0
+
 [train_dmae]
 batch_size = 2
 length = 16384
@@ -135,6 +139,6 @@ def run_chain(folder: Path) -> Chain:
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Modification time and content of every file, the lock left out."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    """Modification time and content of every file, the locks left out."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".lock")]
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}

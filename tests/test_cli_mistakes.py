@@ -13,10 +13,12 @@ from unittest import mock
 
 import pytest
 from audio_files import write_tone
-from cli_runs import ROOT, TOML, Chain, Outcome, mousai, run_link, state_of, write_workspace
+from cli_runs import CHAIN, ROOT, TOML, Chain, Outcome, mousai, run_link, state_of, write_workspace
+from unprivileged import permissions_hold
 
 from mousai.checkpoint import list_checkpoints
 from mousai.runlog import read_rows
+from mousai.workspace import open_workspace
 
 # WebDataset closes no file it opened
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -291,23 +293,74 @@ def test_a_file_where_a_folder_is_expected(copy, place, command):
     assert folder.read_text() == "in the way"
 
 
-@pytest.mark.parametrize("command", ["ingest", "shard", "train dmae", "encode-latents", "generate"])
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions are switched on for root by Linux's capabilities")
+@pytest.mark.parametrize("command", ["ingest", "prompts", "shard", "train dmae", "encode-latents"])
 def test_a_read_only_workspace(copy, tmp_path, command):
     write_tone(tmp_path / "new.wav", 2.0)  # something to do
     for path in [copy.workspace, *copy.workspace.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
-    if os.access(copy.workspace, os.W_OK):
-        pytest.skip("root may write anywhere: run as another user, or as setpriv --bounding-set -dac_override pytest")
-    done = run_link(command, copy.workspace, tmp_path)
+    before = state_of(copy.workspace)
+    with permissions_hold():
+        done = run_link(command, copy.workspace, tmp_path)
     assert_mistake(done, "Permission denied")
+    assert state_of(copy.workspace) == before
 
 
-def test_two_commands_at_once(copy):
-    import fcntl
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions are switched on for root by Linux's capabilities")
+def test_a_read_only_workspace_can_be_verified_without_marks(copy):
+    for path in [copy.workspace, *copy.workspace.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o222)
+    with permissions_hold():
+        assert mousai("verify", "--dry-run", "-j", "1", "-w", copy.workspace).code == 0
+        assert_mistake(mousai("verify", "-j", "1", "-w", copy.workspace), "Permission denied")
 
-    with (copy.workspace / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert_mistake(copy.run("shard"), "another mousai command is at work")
+
+WRITERS = ["ingest", "prompts", "shard", "train dmae", "encode-latents", "train generator", "verify", "demo"]
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_two_commands_at_once(copy, command):
+    before = state_of(copy.workspace)
+    with open_workspace(copy.workspace).lock(".demo.lock" if command == "demo" else ".lock"):
+        if command in CHAIN:
+            done = copy.run(command)
+        else:
+            done = mousai(command, *(["-w"] if command == "verify" else []), copy.workspace)
+    assert_mistake(done, "another mousai command is at work", "Wait until it is done")
+    assert state_of(copy.workspace) == before
+
+
+@pytest.mark.parametrize("command", ["ingest", "prompts", "shard", "encode-latents"])
+def test_a_disk_that_is_full_costs_nothing_that_was_there(copy, tmp_path, command):
+    import resource
+
+    before = state_of(copy.workspace)
+    for path in outputs_of(command, copy.workspace):
+        path.unlink()
+    left = state_of(copy.workspace)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900, hard))  # bytes a file: no table and no tar fits
+    try:
+        done = copy.run(command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (done.code, "Traceback" in done.err) == (1, False), done.err
+    assert re.search(r"^mousai: .*File too large: .*/(manifests|shards|latents)/", done.err.splitlines()[-1])
+    assert {name: state for name, state in state_of(copy.workspace).items() if name in left} == left
+    assert copy.run(command).code == 0  # once there is room
+    assert {name: content for name, (_, content) in state_of(copy.workspace).items()} == {
+        name: content for name, (_, content) in before.items()
+    }
+
+
+def outputs_of(command: str, workspace: Path) -> list[Path]:
+    patterns = {
+        "ingest": ["manifests/tracks.parquet", "manifests/rejected.parquet"],
+        "prompts": ["manifests/chunks.parquet"],
+        "shard": ["shards/*/*"],
+        "encode-latents": ["latents/*/*/mousai-*"],
+    }
+    return [path for pattern in patterns[command] for path in workspace.glob(pattern)]
 
 
 def wait_for(fact: Callable[[], bool], run: "subprocess.Popen[str]") -> None:

@@ -33,6 +33,10 @@ def square(number: int) -> int:
     return number * number
 
 
+def pid_of(_: int) -> int:
+    return os.getpid()
+
+
 def square_or_die(number: int) -> int:
     """Dies as a decoder may: 2 of a segfault, 4 without a word."""
     if number == 2:
@@ -86,8 +90,18 @@ def test_one_worker_is_this_process():
 
 
 def test_a_job_that_kills_its_worker_costs_no_other_job():
-    results = dict(run_jobs(square_or_die, range(6), 2, lambda number: -number))
-    assert results == {0: 0, 1: 1, 2: -2, 3: 9, 4: -4, 5: 25}
+    results = dict(run_jobs(square_or_die, range(6), 2, lambda number, code: (-number, code)))
+    assert results == {0: 0, 1: 1, 2: (-2, -signal.SIGSEGV), 3: 9, 4: (-4, 1), 5: 25}
+
+
+def test_a_worker_that_dies_at_one_of_several_jobs_gives_the_others_back():
+    results = dict(run_jobs(square_or_die, range(12), 1, lambda number, code: -number, apart=True, ahead=5))
+    assert results == {number: -number if number in (2, 4) else number**2 for number in range(12)}
+
+
+def test_work_may_be_done_apart_by_one_worker_too():
+    ((_, pid),) = run_jobs(pid_of, [0], 1, apart=True)
+    assert pid != os.getpid()
 
 
 def test_a_job_that_dies_once_is_given_a_second_chance(tmp_path):
@@ -126,7 +140,7 @@ def test_a_caller_that_turns_away_ends_what_is_under_way():
 def test_workers_that_cannot_start_blame_no_job(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(
-        "from pipeline.executors import run_jobs\nprint(list(run_jobs(abs, [1, 2], 2, lambda job: 'crashed')))\n"
+        "from pipeline.executors import run_jobs\nprint(list(run_jobs(abs, [1, 2], 2, lambda job, code: 'crashed')))\n"
     )
     done = subprocess.run([sys.executable, script], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
@@ -191,10 +205,10 @@ def write_endless_wav(path: Path, hours: float) -> None:
 read_file, make_shard, encodes = ingest_stage._read_file, shard_stage.make_shard, shard_stage._encodes
 
 
-def read_file_or_die(file: ingest_stage._File, tags_only: bool, min_duration: float) -> ingest_stage.Row:
+def read_file_or_die(file: ingest_stage._File, **how) -> ingest_stage._Read:
     if file.path.stem == "deadly":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return read_file(file, tags_only, min_duration)
+    return read_file(file, **how)
 
 
 def make_shard_or_die(job: ShardJob) -> Shard:
@@ -202,13 +216,13 @@ def make_shard_or_die(job: ShardJob) -> Shard:
     return make_shard(job)
 
 
-def encodes_or_die(job: ShardJob) -> bool:
+def encodes_or_die(job: ShardJob) -> str:
     die_of_deadly_tracks(job)
     return encodes(job)
 
 
 def die_of_deadly_tracks(job: ShardJob) -> None:
-    if any(Path(track.path).stem == "deadly" and track.id not in job.crashing for track, _ in job.tracks):
+    if any(Path(track.path).stem == "deadly" and track.id not in job.given_up for track, _ in job.tracks):
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
@@ -227,9 +241,9 @@ def test_a_file_that_kills_the_decoder_is_rejected_and_no_other(tmp_path, monkey
     monkeypatch.setattr(ingest_stage, "_read_file", read_file_or_die)
     library = write_library(tmp_path / "library")
     summary = ingest([library], tmp_path / "manifests", workers=2)
-    assert (summary.num_tracks, summary.reasons) == (2, {"decode_failed": 1})
+    assert (summary.num_tracks, summary.reasons) == (2, {"crashed": 1})
     (row,) = read_table(tmp_path / "manifests" / "rejected.parquet", Rejected)
-    assert (Path(row.path).name, row.detail) == ("deadly.wav", "the decoder crashed")
+    assert (Path(row.path).name, row.detail) == ("deadly.wav", "the decoder died of SIGSEGV")
 
 
 @pytest.fixture
@@ -245,7 +259,7 @@ def test_a_track_that_kills_the_decoder_fails_alone_in_its_shard(tmp_path, manif
     monkeypatch.setattr(shard_stage, "_encodes", encodes_or_die)
     done = shard(manifests, tmp_path / "shards", workers=2)
     assert [(Path(path).name, error) for path, error in done.failures] == [
-        ("deadly.wav", "decode_failed: the decoder crashed")
+        ("deadly.wav", "crashed: the decoder died of SIGSEGV")
     ]
     assert (done.num_chunks, done.num_failed) == (2, 1)
     (deadly,) = (track.id for track in read_table(manifests / "tracks.parquet", Track) if "deadly" in track.path)
@@ -261,4 +275,4 @@ def test_a_shard_that_dies_whatever_is_in_it_is_named(tmp_path, manifests, monke
     job = shard_stage.plan_shards(manifests, tmp_path, "flac")[-1]
     job.folder.mkdir()
     with pytest.raises(UserError, match=r"mousai-val-000000.tar dies, though each of its tracks can be read"):
-        shard_stage._make_without_culprits(job)
+        shard_stage._make_without_culprits(job, -signal.SIGSEGV)

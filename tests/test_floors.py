@@ -27,6 +27,7 @@ FLOORS = [
     },
     {  # tables, files and prompts; networks
         "pipeline.manifest", "pipeline.decode", "pipeline.prompts", "pipeline.bands", "pipeline.encode_files",
+        "pipeline.limits",
         "mousai.presets", "mousai.unet", "mousai.samplers", "mousai.mel", "mousai.envelope", "mousai.pretrained",
         "mousai.checkpoint",
     },
@@ -40,6 +41,7 @@ FLOORS = [
     },
     {  # stages
         "pipeline.ingest", "pipeline.shard", "pipeline.encode_latents", "pipeline.load", "pipeline.report",
+        "pipeline.verify",
         "pipeline.contents", "mousai.train_dmae", "mousai.train_generator", "mousai.generate", "mousai.params",
         "mousai.doctor", "mousai.judge", "pipeline.rewrite",
     },

@@ -1,12 +1,14 @@
 """Ingest: what is in a folder is in the tables, a re-scan reads what changed, and a killed run goes on."""
 
 import os
+import sys
 from pathlib import Path
 
 import mutagen.flac
 import pyarrow.parquet as pq
 import pytest
 from audio_files import write_tone
+from unprivileged import permissions_hold
 
 import pipeline.ingest as ingest_module
 from mousai.errors import UserError
@@ -76,11 +78,11 @@ def test_tracks_are_found_and_measured(library, manifests):
 def test_a_second_scan_reads_and_writes_nothing(library, manifests, read):
     scan(library, manifests)
     read.clear()
-    before = (manifests / "tracks.parquet").stat()
+    before = (manifests / "tracks.parquet").stat().st_mtime_ns
     summary = ingest([], manifests, workers=1)
     assert (summary.num_new, summary.num_unchanged, summary.num_gone) == (0, 3, 0)
     assert not read
-    assert (manifests / "tracks.parquet").stat() == before
+    assert (manifests / "tracks.parquet").stat().st_mtime_ns == before
 
 
 def test_a_re_scan_reads_only_what_is_new_or_changed(library, manifests, read):
@@ -174,6 +176,36 @@ def test_a_folder_that_cannot_be_read_is_reported(library, manifests, monkeypatc
     assert rejected(manifests) == {"album": "unreadable"}
     monkeypatch.undo()
     assert scan(library, manifests).num_tracks == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions are switched on for root by Linux's capabilities")
+def test_what_may_not_be_read_is_reported_and_read_once_it_may(library, manifests):
+    (library / "a.flac").chmod(0)
+    (library / "album").chmod(0)
+    (library / "b.wav").write_bytes((library / "album" / "b.wav").read_bytes())
+    with permissions_hold():
+        assert scan(library, manifests).num_tracks == 1
+        rows = read_table(manifests / "rejected.parquet", Rejected)
+        assert {(Path(row.path).name, row.reason, row.detail) for row in rows} == {
+            ("a.flac", "unreadable", "Permission denied"), ("album", "unreadable", "Permission denied"),
+        }  # fmt: skip
+        (library / "a.flac").chmod(0o644)
+        (library / "album").chmod(0o755)
+        assert scan(library, manifests).num_tracks == 4
+    assert rejected(manifests) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions are switched on for root by Linux's capabilities")
+def test_tracks_in_a_folder_that_cannot_be_looked_into_are_not_gone(library, manifests):
+    scan(library, manifests)
+    before = tracks(manifests)
+    (library / "album").chmod(0)
+    with permissions_hold():
+        summary = scan(library, manifests)
+        assert (summary.num_tracks, summary.num_gone, summary.reasons) == (3, 0, {"unreadable": 1})
+        (library / "album").chmod(0o755)
+        assert scan(library, manifests).num_rejected == 0
+    assert tracks(manifests) == before
 
 
 def test_a_file_that_could_not_be_read_is_tried_again(library, manifests, monkeypatch):
@@ -285,7 +317,6 @@ def test_the_number_of_workers_changes_no_byte(library, tmp_path):
 
 
 def test_a_killed_run_goes_on_where_it_was(library, manifests, monkeypatch, read, tmp_path):
-    monkeypatch.setattr(ingest_module, "_BATCH", 1)
     monkeypatch.setattr(ingest_module, "_SAVE_EVERY", 0.0)
     (library / "aa.mp3").write_text("<html>")
     probe = ingest_module.probe
@@ -343,13 +374,13 @@ def test_a_dry_run_reads_and_writes_nothing_and_says_what_is_left_out(library, m
     assert not read and not manifests.exists()
     scan(library, manifests)
     read.clear()
-    before = (manifests / "tracks.parquet").stat()
+    before = (manifests / "tracks.parquet").stat().st_mtime_ns
     write_tone(library / "d.flac", 2.0)
     (library / "a.flac").unlink()
     summary = scan(library, manifests, dry_run=True, select=SelectSettings(max_errors_per_minute=0.0))
     assert (summary.num_tracks, summary.num_unread, summary.num_gone) == (2, 1, 1)
     assert (summary.selection.num_tracks, summary.selection.left_out) == (2, {})
-    assert not read and (manifests / "tracks.parquet").stat() == before
+    assert not read and (manifests / "tracks.parquet").stat().st_mtime_ns == before
 
 
 def test_tables_of_another_version_are_read_again_with_all_their_libraries(library, manifests, tmp_path, read):
