@@ -107,7 +107,7 @@ def plan_jobs(manifests: Path, count: int) -> str:
 
 def report(manifests: Path, count: int) -> str:
     figures = read_report(manifests, manifests / "no-shards", None)
-    assert figures.totals.tracks == count
+    assert figures.library.tracks == count
     write_report(manifests / "report.html", figures, {})
     return f"a page of {(manifests / 'report.html').stat().st_size / 1e3:.0f} kB"
 

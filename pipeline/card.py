@@ -12,6 +12,7 @@ from mousai.storage import publish
 from pipeline.figures import Breakdown, Share, say_hours, say_size
 from pipeline.report import Report
 from pipeline.split_figures import Split
+from pipeline.track_figures import Composition
 
 _SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
 _LOSSLESS = frozenset({"alac", "ape", "flac", "tak", "tta", "wavpack", "wmalossless"})
@@ -31,7 +32,7 @@ def card(report: Report, version: str, splits: Sequence[str] = ("train", "val"))
 
 def _front_matter(report: Report, splits: Sequence[str]) -> Iterator[str]:
     yield "---"
-    yield f"pretty_name: {json.dumps(_title(report), ensure_ascii=False)}"
+    yield f"pretty_name: {json.dumps(_title(_music(report)), ensure_ascii=False)}"
     yield "license: other  # name the licence of the music before you publish"
     yield "task_categories:\n- text-to-audio"
     yield "tags:\n- music\n- text-to-music\n- webdataset\n- mousai"
@@ -46,22 +47,27 @@ def _front_matter(report: Report, splits: Sequence[str]) -> Iterator[str]:
     yield "---"
 
 
-def _title(report: Report) -> str:
-    genres = ", ".join(share.name for share in report.genres.rows[:3])
-    hours = say_hours(report.totals.duration) if report.totals.duration else f"{report.totals.tracks:,} tracks"
+def _music(report: Report) -> Composition:
+    """What the shards hold, or will; all that is known where nothing is decoded yet."""
+    return report.chosen if report.chosen.tracks else report.library
+
+
+def _title(music: Composition) -> str:
+    genres = ", ".join(share.name for share in music.genres.rows[:3])
+    hours = say_hours(music.duration) if music.duration else f"{music.tracks:,} tracks"
     return f"{hours} of music" + (f": {genres}" if genres else "")
 
 
 def _body(report: Report, version: str) -> Iterator[str]:
-    totals, split = report.totals, report.split
-    hours = f", {say_hours(totals.duration)}," if totals.duration is not None else ""
-    yield f"\n# {_cell(_title(report))}\n"
+    music, split = _music(report), report.split
+    hours = f", {say_hours(music.duration)}," if music.duration is not None else ""
+    yield f"\n# {_cell(_title(music))}\n"
     yield (
-        f"{totals.tracks:,} tracks{hours} by {report.artists.num_names:,} artists in {report.genres.num_names:,} "
+        f"{music.tracks:,} tracks{hours} by {music.artists.num_names:,} artists in {music.genres.num_names:,} "
         "genres, as 48 kHz stereo with text prompts made of their tags, for training text-to-music models."
     )
     yield "\n## What is in it\n"
-    yield from _composition(report)
+    yield from _composition(music, report.prompts)
     yield "\n## Licence and consent\n"
     yield from _licence(report)
     yield "\n## How it was made\n"
@@ -71,24 +77,24 @@ def _body(report: Report, version: str) -> Iterator[str]:
     yield "\n## What was left out\n"
     yield from _left_out(report)
     yield "\n## Known limits\n"
-    yield from (f"- {limit}" for limit in _limits(report))
+    yield from (f"- {limit}" for limit in _limits(report, music))
 
 
-def _composition(report: Report) -> Iterator[str]:
-    yield from _table(["genre", "tracks", "music"], report.genres)
+def _composition(music: Composition, prompts: Sequence[str]) -> Iterator[str]:
+    yield from _table(["genre", "tracks", "music"], music.genres)
     yield "\nA track with several genres counts under each.\n"
-    years = sorted(int(share.name) for share in report.years.rows)
+    years = sorted(int(share.name) for share in music.years.rows)
     if years:
         yield f"Years of release: {years[0]} to {years[-1]}.\n"
-    yield from _table(["artist", "tracks", "music"], report.artists)
-    sources = ", ".join(dict.fromkeys(each.codec for each in report.formats))
+    yield from _table(["artist", "tracks", "music"], music.artists)
+    sources = ", ".join(dict.fromkeys(each.codec for each in music.formats))
     if sources:
-        yield f"\nSource files: {say_size(report.totals.bytes)} of {sources}."
-    tagged = ", ".join(f"{name} {n / max(1, report.totals.tracks):.0%}" for name, n in report.totals.tagged.items())
+        yield f"\nSource files: {say_size(music.bytes)} of {sources}."
+    tagged = ", ".join(f"{name} {n / max(1, music.tracks):.0%}" for name, n in music.tagged.items())
     yield f"\nTracks with tags: {tagged}."
-    if report.prompts:
+    if prompts:
         yield "\nPrompts as training draws them:\n"
-        yield from (f"- {_cell(prompt) or '(empty)'}" for prompt in report.prompts)
+        yield from (f"- {_cell(prompt) or '(empty)'}" for prompt in prompts)
 
 
 def _table(headers: Sequence[str], figures: Breakdown) -> Iterator[str]:
@@ -148,20 +154,19 @@ def _left_out(report: Report) -> Iterator[str]:
         yield f"- {group.tracks:,} tracks ({say_hours(group.duration)}): {group.meaning}."
 
 
-def _limits(report: Report) -> Iterator[str]:
-    totals = report.totals
-    for name, figures in (("genre", report.genres), ("artist", report.artists)):
-        whole = totals.duration or 0.0
+def _limits(report: Report, music: Composition) -> Iterator[str]:
+    for name, figures in (("genre", music.genres), ("artist", music.artists)):
+        whole = music.duration or 0.0
         if figures.rows and whole and (part := (figures.rows[0].duration or 0.0) / whole) >= _HIGH:
             yield f"{part:.0%} of the hours are of one {name}: {_cell(figures.rows[0].name)}."
-        if figures.untagged and (part := figures.untagged.tracks / max(1, totals.tracks)) >= _HIGH:
+        if figures.untagged and (part := figures.untagged.tracks / max(1, music.tracks)) >= _HIGH:
             yield f"{part:.0%} of the tracks name no {name}."
-    lossy = sum(each.duration for each in report.formats if not _is_lossless(each.codec))
-    if totals.duration and lossy:
-        yield f"{lossy / totals.duration:.0%} of the hours come from lossy files, whose losses the FLAC keeps."
+    lossy = sum(each.duration for each in music.formats if not _is_lossless(each.codec))
+    if music.duration and lossy:
+        yield f"{lossy / music.duration:.0%} of the hours come from lossy files, whose losses the FLAC keeps."
     yield from (
         f"{each.name[0].upper()}{each.name[1:]}: {each.tracks:,} tracks, {say_hours(each.duration)}."
-        for each in report.findings
+        for each in music.findings
     )
     if report.families.groups:
         shared = (

@@ -62,7 +62,7 @@ def export(
     _claim(folder, export_format)
     done = FORMATS[export_format](contents, folder)
     if export_format == "hf":
-        text = card(read_report(manifests, shards, None), version("mousai"), splits)
+        text = card(read_report(manifests, shards, None, select=select), version("mousai"), splits)
         done["card"] = int(write_card(folder / "README.md", text))
     return ExportSummary(
         format=export_format,

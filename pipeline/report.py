@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mousai.settings import SelectSettings
-from pipeline.figures import Breakdown, Histogram, Share, breakdown
+from pipeline.figures import Histogram
 from pipeline.manifest import read_columns, read_facts, read_table
 from pipeline.prompts import draw_prompt, top_keywords
 from pipeline.records import REASONS, Chunk, Reason, Rejected, Track
@@ -26,17 +26,13 @@ from pipeline.track_figures import (
     EXAMPLES,
     EXTREMES,
     Columns,
+    Composition,
     Extreme,
-    Format,
     Kinship,
-    Totals,
     as_tracks,
     by_loudness,
-    findings,
-    first_artists,
-    formats,
+    composition,
     kinship,
-    library_totals,
     one_a_recording,
     quality,
     read_tracks,
@@ -96,13 +92,10 @@ class Stored:
 class Report:
     """All figures of a dataset. Durations are seconds."""
 
-    totals: Totals
-    genres: Breakdown
-    artists: Breakdown  # by the first artist
-    years: Breakdown  # every year, names are digits
-    formats: tuple[Format, ...]
+    libraries: tuple[str, ...]
+    library: Composition  # every usable file
+    chosen: Composition  # what is trained on: one file a recording, without those that `[select]` leaves out
     quality: tuple[Histogram, ...]
-    findings: tuple[Share, ...]  # what is odd about some tracks
     copies: Kinship  # several files of one recording
     families: Kinship  # files that share half a minute or more
     rejected: tuple[RejectedGroup, ...]
@@ -130,13 +123,10 @@ def read_report(
     split = read_split(plan, trained_on, top) if plan.exists() else None
     ranked = by_loudness(trained_on)
     report = Report(
-        totals=library_totals(tracks, read_facts(manifests / "tracks.parquet")),
-        genres=breakdown(tracks["genres"], tracks["seconds"], top),
-        artists=breakdown(first_artists(tracks["artists"]), tracks["seconds"], top),
-        years=breakdown(pc.cast(tracks["year"], pa.string()), tracks["seconds"], 10_000),
-        formats=formats(tracks)[:top],
+        libraries=tuple(read_facts(manifests / "tracks.parquet").get("libraries", ())),
+        library=composition(tracks, top),
+        chosen=composition(trained_on, top),
         quality=quality(tracks),
-        findings=tuple(findings(tracks)),
         copies=kinship(tracks, "cluster"),
         families=kinship(tracks, "family"),
         rejected=_rejected(manifests),
@@ -227,10 +217,10 @@ def _prompts(recordings: Columns, plan: Path) -> Iterator[str]:
 
 
 def _missing(report: Report) -> Iterator[str]:
-    totals, split = report.totals, report.split
-    if totals.decoded < totals.tracks:
+    library, split = report.library, report.split
+    if library.decoded < library.tracks:
         yield (
-            f"{totals.tracks - totals.decoded:,} tracks are known by their tags alone: no hours, no quality. "
+            f"{library.tracks - library.decoded:,} tracks are known by their tags alone: no hours, no quality. "
             "Decode them with: mousai ingest"
         )
     if split is None:

@@ -18,7 +18,7 @@ _BOUNDARIES = (1, 2, 5, 10, 20, 50, 100)  # years a bar
 def write_report(path: Path, report: Report, pictures: Mapping[str, bytes]) -> None:
     """Publish the page. `pictures` maps ids of the loudest and quietest tracks to PNGs; without any, text will do."""
     sections = {title: list(blocks) for title, blocks in _sections(report, pictures) if blocks}
-    totals = report.totals
+    totals = report.library
     hours = f", {say_hours(totals.duration)}" if totals.duration is not None else ""
     blocks = [
         page.facts(_tiles(report)),
@@ -30,13 +30,13 @@ def write_report(path: Path, report: Report, pictures: Mapping[str, bytes]) -> N
 
 
 def _tiles(report: Report) -> Iterator[tuple[str, object]]:
-    totals = report.totals
+    totals = report.library
     yield "tracks", f"{totals.tracks:,}"
     if totals.duration is not None:
         yield "music", say_hours(totals.duration)
     yield "files", say_size(totals.bytes)
-    yield "artists", f"{report.artists.num_names:,}"
-    yield "genres", f"{report.genres.num_names:,}"
+    yield "artists", f"{report.library.artists.num_names:,}"
+    yield "genres", f"{report.library.genres.num_names:,}"
     if report.rejected:
         yield "rejected files", f"{sum(group.files for group in report.rejected):,}"
     if report.selection.left_out:
@@ -52,10 +52,10 @@ def _tiles(report: Report) -> Iterator[tuple[str, object]]:
 def _sections(report: Report, pictures: Mapping[str, bytes]) -> Iterator[tuple[str, list[str]]]:
     yield (
         "Genres",
-        _breakdown(report.genres, "A track with several genres counts under each of them.", "Without a genre"),
+        _breakdown(report.library.genres, "A track with several genres counts under each of them.", "Without a genre"),
     )
-    yield "Years", _years(report.years)
-    yield "Artists", _breakdown(report.artists, "By the first artist of each track.", "Without an artist")
+    yield "Years", _years(report.library.years)
+    yield "Artists", _breakdown(report.library.artists, "By the first artist of each track.", "Without an artist")
     yield "Tags", _tags(report)
     yield "Formats", _formats(report)
     yield "Quality", _quality(report)
@@ -110,10 +110,10 @@ def _years(figures: Breakdown) -> list[str]:
 
 
 def _tags(report: Report) -> list[str]:
-    tracks = report.totals.tracks
+    tracks = report.library.tracks
     rows = [
         (name, [float(number)], f"{number:,} tracks, {number / max(1, tracks):.0%}")
-        for name, number in report.totals.tagged.items()
+        for name, number in report.library.tagged.items()
     ]
     return [page.paragraph("Tracks that have the tag. Prompts are made of nothing else."), charts.bars(rows)]
 
@@ -126,7 +126,7 @@ def _formats(report: Report) -> list[str]:
             f"{each.tracks:,}", say_hours(each.duration), say_size(each.bytes),
             f"{each.bytes * 8e-3 / each.duration:,.0f} kbit/s" if each.duration else None,
         )
-        for each in report.formats
+        for each in report.library.formats
     ]  # fmt: skip
     headers = ["codec", "rate", "channels", "tracks", "music", "files", "bit rate"]
     return [page.table(headers, rows, numeric_from=3)] if rows else []
@@ -134,7 +134,7 @@ def _formats(report: Report) -> list[str]:
 
 def _quality(report: Report) -> list[str]:
     shown = [_histogram(figures) for figures in report.quality]
-    odd = [(each.name, f"{each.tracks:,}", say_hours(each.duration)) for each in report.findings]
+    odd = [(each.name, f"{each.tracks:,}", say_hours(each.duration)) for each in report.library.findings]
     return [
         *([page.grid(*shown)] if shown else []),
         *([page.table(["what is odd", "tracks", "music"], odd)] if odd else []),

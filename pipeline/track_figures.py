@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mousai.audio import SAMPLE_RATE
-from pipeline.figures import Histogram, Share, first_rows, histogram, total
+from pipeline.figures import Breakdown, Histogram, Share, breakdown, first_rows, histogram, total
 from pipeline.manifest import read_columns
 from pipeline.records import Track
 from pipeline.selection import CUTOFF_DROP_DB
@@ -27,19 +27,8 @@ _COLUMNS = (
     "silence_tail", "silence_within", "clipped_runs", "correlation", "balance_db", "side_db", "cutoff_hz",
     "cutoff_drop_db", *TAGS,
 )  # fmt: skip
+_YEARS = 10_000  # all there are
 _BATCH = 50_000  # rows that are objects at a time
-
-
-@dataclass(frozen=True, kw_only=True)
-class Totals:
-    """The usable files of all libraries together."""
-
-    tracks: int
-    decoded: int  # tracks whose audio was measured: fewer after `mousai ingest --tags-only`
-    duration: float | None  # s
-    bytes: int
-    libraries: tuple[str, ...]
-    tagged: dict[str, int]  # tag -> tracks that have it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +41,22 @@ class Format:
     tracks: int
     duration: float  # s
     bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composition:
+    """What some tracks are made of."""
+
+    tracks: int
+    decoded: int  # tracks whose audio was measured: fewer after `mousai ingest --tags-only`
+    duration: float | None  # s
+    bytes: int
+    tagged: dict[str, int]  # tag -> tracks that have it
+    genres: Breakdown
+    artists: Breakdown  # by the first artist
+    years: Breakdown  # every year, names are digits
+    formats: tuple[Format, ...]
+    findings: tuple[Share, ...]  # what is odd about some tracks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +95,20 @@ def one_a_recording(tracks: Columns) -> Columns:
     return {name: column.take(spoken) for name, column in tracks.items()}
 
 
-def library_totals(tracks: Columns, facts: dict[str, Any]) -> Totals:
-    """The usable files together; `facts` are those of the table."""
-    return Totals(
+def composition(tracks: Columns, top: int) -> Composition:
+    """What `tracks` are made of; `top` names a list."""
+    seconds = tracks["seconds"]
+    return Composition(
         tracks=len(tracks["path"]),
         decoded=len(tracks["length"]) - tracks["length"].null_count,
-        duration=total(tracks["seconds"]),
+        duration=total(seconds),
         bytes=pc.sum(tracks["size"]).as_py() or 0,
-        libraries=tuple(facts.get("libraries", ())),
         tagged={tag: _count_tagged(tracks[tag]) for tag in TAGS},
+        genres=breakdown(tracks["genres"], seconds, top),
+        artists=breakdown(first_artists(tracks["artists"]), seconds, top),
+        years=breakdown(pc.cast(tracks["year"], pa.string()), seconds, _YEARS),
+        formats=formats(tracks)[:top],
+        findings=tuple(findings(tracks)),
     )
 
 
