@@ -19,7 +19,8 @@ from pipeline.records import schema
 
 R = TypeVar("R")
 _FACTS = b"mousai"
-_BATCH = 1 << 16  # rows of a row group
+_GROUP = 1 << 16  # rows that are written together
+_BATCH = 1 << 13  # rows that are read together
 
 
 def write_table(path: Path, record: type[R], rows: Iterable[R], **facts: Any) -> None:
@@ -33,7 +34,7 @@ def write_table(path: Path, record: type[R], rows: Iterable[R], **facts: Any) ->
         publish(path) as temporary,
         pq.ParquetWriter(temporary, table_schema, compression="zstd") as writer,
     ):
-        while batch := list(islice(remaining, _BATCH)):
+        while batch := list(islice(remaining, _GROUP)):
             arrays = [pa.array([getattr(row, field.name) for row in batch], field.type) for field in table_schema]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=table_schema))
 
