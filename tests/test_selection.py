@@ -1,18 +1,22 @@
 """Which tracks are trained on: each code and its threshold, what the summary counts, and how the plan follows."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from cli_runs import mousai, state_of, write_library, write_workspace
 from test_chunks import PLAN, SECOND, make_library, make_track, shard_of, split_of, write_tracks
 
 from mousai.errors import UserError
 from mousai.settings import SelectSettings
 from pipeline.chunks import group_tracks, plan_chunks, read_chunks, update_chunks
+from pipeline.manifest import read_table, write_table
 from pipeline.prompts import tracks_by_id
+from pipeline.records import Track
 from pipeline.selection import MEANINGS, Exclusion, LeftOut, exclusions, selected, summarise
 
 DEFAULT = SelectSettings()
@@ -155,3 +159,24 @@ def test_a_library_that_is_left_out_as_a_whole_is_a_users_error(tmp_path: Path):
     write_tracks(tmp_path, damaged([make_track("a")], "a"))
     with pytest.raises(UserError, match=r"1 are left out by \[select\]"):
         update_chunks(tmp_path, PLAN)
+
+
+def test_the_command_line_says_what_a_threshold_leaves_out_and_acts_on_it_without_reading_again(tmp_path: Path):
+    space = write_workspace(tmp_path / "space")
+    assert mousai("ingest", write_library(tmp_path / "music"), "-w", space, "-j", "1").code == 0
+    before = state_of(space / "manifests")
+    toml = (space / "mousai.toml").read_text()
+    tone = next(track for track in read_table(space / "manifests/tracks.parquet", Track) if track.title == "Tone 0")
+    assert tone.side_db == -120  # as all three are
+    (space / "mousai.toml").write_text(toml + "[select]\nmin_side_db = -60\n")
+    done = mousai("ingest", "--dry-run", "-w", space)
+    assert "3 tracks, 0.1 min, are left out of training by [select] in mousai.toml: 3 mono (0.1 min)." in done.out
+    assert "0 files are new or changed" in done.out
+    assert mousai("shard", "-w", space).err.strip().endswith("Add music with: mousai ingest LIBRARY")
+    assert state_of(space / "manifests") == before
+    tones = read_table(space / "manifests/tracks.parquet", Track)
+    write_table(space / "manifests/tracks.parquet", Track, [dataclasses.replace(tones[0], side_db=-6.0), *tones[1:]])
+    assert "1 tracks" in mousai("prompts", "--no-tokens", "-w", space).out
+    assert {chunk.track_id for chunk in read_chunks(space / "manifests")} == {tones[0].id}
+    found = json.loads(mousai("shard", "-w", space, "-j", "1", "--json").out)["selection"]
+    assert found["left_out"] == {"mono": {"num_tracks": 2, "duration": 7.0}}
