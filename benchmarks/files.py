@@ -20,10 +20,13 @@ import numpy as np
 import soundfile
 
 from mousai.audio import SAMPLE_RATE, Waveform
+from mousai.settings import IngestSettings
 from pipeline.decode import AUDIO_SUFFIXES, stereo_blocks
+from pipeline.limits import Limits
 
 FORMATS = {".flac": 5, ".wav": 2, ".mp3": 2, ".ogg": 1}  # and how often each comes: encoding Vorbis takes longest
 COPIES = 20
+LIMITS = Limits(seconds=IngestSettings().time_limit, megabytes=IngestSettings().memory_limit)  # as the command has them
 _PER_FOLDER = 100
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from files import tracks_of
+from files import LIMITS, tracks_of
 from results import measure, write_result
 
 import pipeline.ingest as stage
@@ -67,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as manifests:
 
         def scan() -> None:
-            stage.ingest([arguments.folder], Path(manifests), workers=arguments.workers)
+            stage.ingest([arguments.folder], Path(manifests), workers=arguments.workers, limits=LIMITS)
 
         anew = measure(scan)
         again = [measure(scan) for _ in range(3)]

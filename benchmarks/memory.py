@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from files import link, tracks_of
+from files import LIMITS, link, tracks_of
 from results import write_result
 
 from mousai.presets import PAPER
@@ -32,12 +32,12 @@ PLAN = ChunkPlan(chunk_length=PAPER.chunk_length, divisor=PAPER.dmae.divisor, ch
 
 
 def find(space: Path) -> None:
-    ingest([space / "music"], space / "manifests", workers=WORKERS)
+    ingest([space / "music"], space / "manifests", workers=WORKERS, limits=LIMITS)
 
 
 def pack(space: Path) -> None:
     update_chunks(space / "manifests", PLAN)
-    shard(space / "manifests", space / "shards", workers=WORKERS)
+    shard(space / "manifests", space / "shards", workers=WORKERS, limits=LIMITS)
 
 
 def encode(space: Path) -> None:

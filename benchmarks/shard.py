@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from files import link, tracks_of
+from files import LIMITS, link, tracks_of
 from results import OURS, compare, measure, rates_of, take_turns, write_result
 
 from mousai.presets import PAPER
@@ -32,14 +32,14 @@ PLAN = ChunkPlan(chunk_length=PAPER.chunk_length, divisor=PAPER.dmae.divisor, ch
 def measure_music(library: Path, manifests: Path) -> float:
     """`ingest`: seconds of music found."""
     shutil.rmtree(manifests, ignore_errors=True)
-    return ingest([library], manifests, workers=PROCESSES).duration
+    return ingest([library], manifests, workers=PROCESSES, limits=LIMITS).duration
 
 
 def make_shards(manifests: Path, shards: Path) -> int:
     """`shard`: bytes written."""
     shutil.rmtree(shards, ignore_errors=True)
     update_chunks(manifests, PLAN)
-    return shard(manifests, shards, workers=PROCESSES).bytes
+    return shard(manifests, shards, workers=PROCESSES, limits=LIMITS).bytes
 
 
 def do_both(library: Path, manifests: Path, shards: Path) -> None:

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import mutagen
-from files import tracks_of
+from files import LIMITS, tracks_of
 from results import OURS, compare, measure, rates_of, take_turns, write_result
 
 from pipeline.ingest import ingest
@@ -36,7 +36,8 @@ def read_tags_of(folder: Path) -> int:
 def scan(folder: Path, manifests: Path, workers: int, *, anew: bool = True) -> None:
     if anew:
         shutil.rmtree(manifests, ignore_errors=True)
-    done = ingest([folder], manifests, workers=workers, tags_only=True)
+    limits = LIMITS if workers > 1 else None
+    done = ingest([folder], manifests, workers=workers, tags_only=True, limits=limits)
     assert done.changed == anew
 
 

@@ -11,7 +11,15 @@ import pytest
 
 from mousai.errors import UserError
 from mousai.settings import SelectSettings
-from pipeline.chunks import ChunkPlan, chunk_starts, group_tracks, plan_chunks, read_chunks, update_chunks
+from pipeline.chunks import (
+    ChunkPlan,
+    chunk_starts,
+    group_tracks,
+    plan_chunks,
+    read_chunks,
+    spread_chunks,
+    update_chunks,
+)
 from pipeline.manifest import write_table
 from pipeline.prompts import tracks_by_id
 from pipeline.records import Chunk, Track
@@ -409,6 +417,18 @@ def test_a_second_run_writes_nothing(tmp_path: Path):
     assert not update_chunks(tmp_path, PLAN).changed
     assert (tmp_path / "chunks.parquet").stat().st_ino == written.st_ino
     assert read_chunks(tmp_path) == plan_chunks(make_library(50), [], PLAN)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 10**6])
+def test_some_chunks_are_picked_at_even_distances(tmp_path: Path, count: int):
+    write_tracks(tmp_path, make_library(20))
+    num_chunks = update_chunks(tmp_path, PLAN).num_chunks
+    chunks = read_chunks(tmp_path)
+    picked = [chunks.index(chunk) for chunk in spread_chunks(tmp_path, num_chunks, count)]
+    assert len(picked) == min(count, num_chunks)
+    assert picked[:1] == [0][:count]
+    gaps = {later - earlier for earlier, later in itertools.pairwise(picked)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
 
 
 def test_a_library_without_decoded_tracks_names_the_cure(tmp_path: Path):
