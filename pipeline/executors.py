@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Pipe: TypeAlias = connection.Connection[Any, Any]  # jobs there, answers back
 
 TIMERS = frozenset({-signal.SIGPROF, -signal.SIGALRM})  # exit codes: the job would take as long again
+_THREADS = "OPENBLAS_NUM_THREADS"  # read when NumPy is loaded, so it must be there when a worker begins
 _PATIENCE = 1.0  # s for a worker to end: one that hangs on a dead disk is left to the system
 
 
@@ -121,9 +122,25 @@ def _start(function: Callable[[Any], Any]) -> tuple["Pipe", BaseProcess]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(function, there), daemon=True)
-    process.start()
+    with _one_thread():
+        process.start()
     there.close()
     return here, process
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Workers begun in it calculate in one thread: NumPy's would be as many as cores in each, and spin while they wait.
+
+    A number that the user has set stands.
+    """
+    given = os.environ.get(_THREADS)
+    os.environ.setdefault(_THREADS, "1")
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[_THREADS]
 
 
 @contextmanager

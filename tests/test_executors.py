@@ -276,3 +276,12 @@ def test_a_shard_that_dies_whatever_is_in_it_is_named(tmp_path, manifests, monke
     job.folder.mkdir()
     with pytest.raises(UserError, match=r"mousai-val-000000.tar dies, though each of its tracks can be read"):
         shard_stage._make_without_culprits(job, -signal.SIGSEGV)
+
+
+def test_workers_calculate_in_one_thread_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    assert list(run_jobs(os.getenv, ["OPENBLAS_NUM_THREADS"], 1, apart=True)) == [("OPENBLAS_NUM_THREADS", "1")]
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    assert list(run_jobs(os.getenv, ["OPENBLAS_NUM_THREADS"], 1, apart=True)) == [("OPENBLAS_NUM_THREADS", "3")]
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
