@@ -1,8 +1,8 @@
 """Peak memory of the stages that read music, for a library and for one four times as large.
 
-    python benchmarks/memory.py LIBRARY [--every 16]
+    python benchmarks/memory.py LIBRARY [--every 32]
 
-Every sixteenth track of LIBRARY, then every fourth. Each stage runs in a process of its own with two workers; its peak
+Every 32nd track of LIBRARY, then every eighth. Each stage runs in a process of its own with two workers; its peak
 and that of its largest worker are reported. The encoder of encode-latents is a stand-in: the model's own memory is not
 the stage's.
 """
@@ -72,7 +72,7 @@ def peaks_of(stage: str, space: Path) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", type=Path)
-    parser.add_argument("--every", type=int, default=16)
+    parser.add_argument("--every", type=int, default=32)
     parser.add_argument("--stage", help="run one stage in the workspace LIBRARY, in this process")
     arguments = parser.parse_args()
     if arguments.stage:

@@ -1,8 +1,8 @@
 """From music to 48 kHz FLAC in tars: our stages beside one `ffmpeg` process a file and `tar`, in turn.
 
-    python benchmarks/shard.py LIBRARY --ffmpeg PEERS/ffmpeg [--every 4] [--rounds 3]
+    python benchmarks/shard.py LIBRARY --ffmpeg PEERS/ffmpeg [--every 8] [--rounds 3]
 
-LIBRARY holds music, of which every fourth track is used. Both read the same files, resample with soxr and use two
+LIBRARY holds music, of which every eighth track is used. Both read the same files, resample with soxr and use two
 processes. Ours also cuts, scales by the peak, hashes, and writes what the tags say; `ingest` before it decodes
 everything once more, to measure it.
 """
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", type=Path)
     parser.add_argument("--ffmpeg", default="ffmpeg")
-    parser.add_argument("--every", type=int, default=4)
+    parser.add_argument("--every", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     tracks = tracks_of(arguments.library)[:: arguments.every]
