@@ -137,8 +137,10 @@ class _Silence:
 
     def update(self, second: Waveform) -> None:
         self._length += second.shape[1]
-        padded = np.pad(np.abs(second), ((0, 0), (0, -second.shape[1] % _WINDOW)))
-        self._silent.append(padded.reshape(2, -1, _WINDOW).max(axis=(0, 2)) < SILENCE)
+        levels = np.abs(second)
+        if missing := -second.shape[1] % _WINDOW:  # at the end of the track
+            levels = np.pad(levels, ((0, 0), (0, missing)))
+        self._silent.append(levels.reshape(2, -1, _WINDOW).max(axis=(0, 2)) < SILENCE)
 
     def finish(self) -> tuple[float, float, float]:
         """Seconds of silence at the head, at the tail, and in pauses of a second or more between."""
