@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mousai.errors import UserError
 from mousai.settings import SelectSettings
 from pipeline.figures import Histogram
 from pipeline.manifest import read_columns, read_facts, read_table
@@ -82,6 +83,7 @@ class Stored:
     """What a folder of finished shards holds."""
 
     shards: int
+    damaged: int  # shards whose stats cannot be read, or are of another version; the other figures leave them out
     chunks: int
     failed: int
     duration: float  # s
@@ -191,11 +193,18 @@ def _rejected(manifests: Path) -> tuple[RejectedGroup, ...]:
 
 
 def _stored(folder: Path) -> Stored | None:
-    stats = [read_stats(folder / split, name) for split in ("train", "val") for name in finished_shards(folder / split)]
-    if not stats:
+    stats, damaged = [], 0
+    for split in ("train", "val"):
+        for name in finished_shards(folder / split):
+            try:
+                stats.append(read_stats(folder / split, name))
+            except UserError:  # counted, and reported: the rest of the dataset is there
+                damaged += 1
+    if not stats and not damaged:
         return None
     return Stored(
         shards=len(stats),
+        damaged=damaged,
         chunks=sum(each.num_chunks for each in stats),
         failed=sum(each.num_failed for each in stats),
         duration=sum(each.duration for each in stats),
@@ -231,5 +240,11 @@ def _missing(report: Report) -> Iterator[str]:
         yield "There are no shards yet. Make them with: mousai shard"
     elif report.shards.failed:
         yield f"{report.shards.failed:,} chunks failed. Mend them with: mousai ingest && mousai shard"
+    for stored, command in ((report.shards, "shard"), (report.latents, "encode-latents")):
+        if stored and stored.damaged:
+            yield (
+                f"{stored.damaged:,} shards cannot be read or are of another version. "
+                f"Make them again with: mousai {command}"
+            )
     if report.latents is None:
         yield "There are no latents yet. Make them with: mousai encode-latents"

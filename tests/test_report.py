@@ -282,6 +282,14 @@ def test_a_library_of_hardly_anything_has_a_page(tmp_path: Path, number: int):
     Reader((tmp_path / "page.html").read_text())
 
 
+def test_shards_whose_stats_are_damaged_are_named_and_cost_no_report(library: Path):
+    (library / "shards" / "train").mkdir(parents=True)
+    (library / "shards" / "train" / "mousai-train-000000_stats.json").write_text("{}")
+    report = report_of(library)
+    assert report.shards is not None and (report.shards.shards, report.shards.damaged) == (0, 1)
+    assert any("1 shards cannot be read" in each and "mousai shard" in each for each in report.missing)
+
+
 def test_without_a_library_the_command_that_makes_one_is_named(tmp_path: Path):
     with pytest.raises(UserError, match="mousai ingest"):
         report_of(tmp_path)
