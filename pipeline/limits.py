@@ -15,7 +15,7 @@ from pipeline.executors import TIMERS
 from pipeline.records import Reason
 
 _SIZE = 4e6  # bytes of a file that may take as long again: 10 minutes of Opus at 48 kbit/s, 20 s of CD
-_STALL = 10  # times the time limit, waiting included: a disk that no longer answers
+_STALL = 60  # times the time limit, waiting included: a disk that no longer answers, but no busy machine
 _MEMORY = Path("/proc/self/statm")  # Linux only
 _OUT_OF_MEMORY = 86  # exit code of a process that ended itself
 
@@ -24,7 +24,7 @@ _OUT_OF_MEMORY = 86  # exit code of a process that ended itself
 class Limits:
     """What a file may take before it is given up; 0: as much as it likes."""
 
-    seconds: float  # of computing, and as many again for each 4 MB of the file; of waiting, ten times as many
+    seconds: float  # of computing, and as many again for each 4 MB of the file; of waiting, sixty times as many
     megabytes: int  # of memory, beyond what the process held before (Linux only)
 
     def allowed(self, size: int) -> float:

@@ -20,6 +20,7 @@ from pipeline.records import Reason, Rejected, Shard
 from pipeline.shard import ShardJob, shard
 
 STRICT = Limits(seconds=0.5, megabytes=150)
+HASTY = Limits(seconds=0.03, megabytes=0)  # so that waiting is at an end after 2 s
 FIRM = Limits(seconds=3.0, megabytes=0)  # enough for a short file and for what is imported at the first one
 LONG = 60.0  # s that no test waits for
 
@@ -31,7 +32,7 @@ def hang() -> None:
 
 def behave(how: str) -> str:
     """A job that does as it is told, under limits."""
-    with limited(STRICT, 0):
+    with limited(HASTY if how == "sleeps" else STRICT, 0):
         if how == "hangs":
             hang()
         if how == "sleeps":
