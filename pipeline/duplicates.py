@@ -119,26 +119,35 @@ def _candidates(path: Path) -> Indices:
     row_bits = np.uint64(max(1, file.metadata.num_rows.bit_length()))
     num_keys = sum(len(words) for words, _ in _words(file)) * len(_STEPS)
     num_parts = 1 << max(0, (num_keys // _KEYS).bit_length())
-    found: list[Indices] = []
-    for part in range(num_parts):
-        entries = [np.empty(0, np.uint64)]
-        for keys, rows in _keys(file):
-            mine = keys % np.uint64(num_parts) == part
-            entries.append((keys[mine] >> row_bits << row_bits) | rows[mine])
-        found.append(_coinciding(np.concatenate(entries), row_bits))
+    found = [_coinciding(_entries(file, part, num_parts, row_bits), row_bits) for part in range(num_parts)]
     return np.unique(np.concatenate(found))
 
 
+def _entries(file: pq.ParquetFile, part: int, num_parts: int, row_bits: np.uint64) -> Indices:
+    """All keys whose first word is of this part: a hash of two words << row_bits | the row, sorted, each once."""
+    entries = [np.empty(0, np.uint64)]
+    for words, rows in _words(file):
+        mine = np.flatnonzero(words % np.uint32(num_parts) == part)
+        for step in _STEPS:
+            first = mine[mine + step < len(words)]
+            first = first[rows[first] == rows[first + step]]
+            keys = words[first].astype(np.uint64) << np.uint64(32) | words[first + step]
+            keys *= np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing, twice: the row replaces the low bits
+            keys ^= keys >> np.uint64(32)
+            keys *= np.uint64(0xD6E8FEB86659FD93)
+            entries.append(keys >> row_bits << row_bits | rows[first])
+    together = np.concatenate(entries)
+    together.sort()
+    return together[np.append(True, together[1:] != together[:-1])] if len(together) else together
+
+
 def _coinciding(entries: Indices, row_bits: np.uint64) -> Indices:
-    """Pairs of rows among entries of key << row_bits | row."""
-    entries.sort()
-    entries = entries[np.append(True, entries[1:] != entries[:-1])] if len(entries) else entries
-    mask = (np.uint64(1) << row_bits) - np.uint64(1)
-    pairs: list[Indices] = []
+    """Pairs of rows that have an entry each with the same key."""
+    limit = np.uint64(1) << row_bits
+    pairs = [np.empty(0, np.uint64)]
     for step in range(1, _NEIGHBOURS + 1):
-        lower, higher = entries[:-step], entries[step:]
-        same = (lower ^ higher) >> row_bits == 0
-        pairs.append((lower[same] & mask) << np.uint64(32) | (higher[same] & mask))
+        same = np.flatnonzero(entries[:-step] ^ entries[step:] < limit)
+        pairs.append(entries[same] % limit << np.uint64(32) | entries[same + step] % limit)
     return np.unique(np.concatenate(pairs))
 
 
@@ -147,20 +156,10 @@ def _words(file: pq.ParquetFile) -> Iterator[tuple[npt.NDArray[np.uint32], Indic
     start = 0
     for batch in file.iter_batches(_ROWS, columns=["words"]):
         column = batch.column(0)
-        counts = pc.binary_length(column).to_numpy() // 4
-        words = np.frombuffer(b"".join(column.to_pylist()), "<u4")
-        yield words, np.repeat(np.arange(start, start + len(column), dtype=np.uint64), counts)
+        offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+        words = np.frombuffer(column.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]].view("<u4")
+        yield words, np.repeat(np.arange(start, start + len(column), dtype=np.uint64), np.diff(offsets) // 4)
         start += len(column)
-
-
-def _keys(file: pq.ParquetFile) -> Iterator[tuple[Indices, Indices]]:
-    """Keys of many rows, and the row of each: the words of a landmark and of each of the next three."""
-    for words, rows in _words(file):
-        for step in _STEPS:
-            within = rows[:-step] == rows[step:]
-            first, second = words[:-step][within].astype(np.uint64), words[step:][within]
-            keys = (first << np.uint64(32) | second) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing
-            yield (keys ^ (keys >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93), rows[:-step][within]
 
 
 def _landmarks_of(path: Path, rows: Indices) -> dict[int, tuple[str, Landmarks]]:
