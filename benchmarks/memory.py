@@ -9,6 +9,7 @@ the stage's.
 
 import argparse
 import json
+import multiprocessing
 import resource
 import subprocess
 import sys
@@ -77,6 +78,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.stage:
         STAGES[arguments.stage](arguments.library)
+        for child in multiprocessing.active_children():  # what a worker used is known once it has ended
+            child.join()
         usages = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         print(json.dumps({"itself": round(usages[0] / 1024), "largest worker": round(usages[1] / 1024)}))
         return
