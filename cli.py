@@ -95,6 +95,12 @@ def ingest(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be read and what [select] leaves out; write nothing.")
     ] = False,
+    metadata: Annotated[
+        Path | None, typer.Option(help="CSV, JSON or JSON lines that add to tags or override them, by path.")
+    ] = None,
+    title_from_filename: Annotated[
+        bool | None, typer.Option(help="Tracks without a title get one by their name; default: as last time.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read a library: tags, decoded length and peak of every file, into manifests/tracks.parquet.
@@ -103,6 +109,7 @@ def ingest(
     """
     from pipeline.ingest import ingest as run
     from pipeline.ingest import is_outdated
+    from pipeline.metadata import BesideTags
 
     space = open_workspace(workspace)
     with space.lock():
@@ -113,6 +120,12 @@ def ingest(
         done = run(
             libraries or [], space.manifests, workers=_workers(workers), tags_only=tags_only, dry_run=dry_run,
             min_duration=space.ingest.min_duration, select=space.select, limits=_limits(space),
+            beside=BesideTags(metadata=metadata, title_from_filename=title_from_filename),
+        )  # fmt: skip
+    if done.unmatched:
+        print(
+            f"mousai: paths in {metadata} that fit no file: {len(done.unmatched)}, the first is {done.unmatched[0]!r}. "
+            "Paths are absolute, or relative to the folder that was ingested.", file=sys.stderr,
         )  # fmt: skip
     if as_json:
         return _print_json(done)

@@ -29,6 +29,7 @@ from av.container import InputContainer
 from mousai.audio import SAMPLE_RATE, Waveform
 from pipeline.fingerprint import Landmarks, Listener, PcmDigest
 from pipeline.quality import Clipping, Quality, QualityMeter
+from pipeline.raw_tags import id3_end
 from pipeline.records import Reason
 
 HEAD_BYTES = 4096  # what `looks_like_audio` wants to see of a file
@@ -338,7 +339,16 @@ def _spans(file: BinaryIO) -> list[tuple[int, int]]:
         raise Unusable(Reason.DRM, "encrypted: ASF")
     if head.startswith(b"OggS"):
         return list(pairwise([*_ogg_links(file), end]))
-    return [(0, _before_tags(file, end) if _TAGS_BEHIND.match(head) else end)]
+    return [(_behind_tag(file, head), _before_tags(file, end) if _TAGS_BEHIND.match(head) else end)]
+
+
+def _behind_tag(file: BinaryIO, head: bytes) -> int:
+    """Where the music starts: FFmpeg skips an ID3v2 tag itself, but not before Monkey's Audio."""
+    if head.startswith(b"ID3"):
+        file.seek(id3_end(head))
+        if file.read(4) == b"MAC ":
+            return id3_end(head)
+    return 0
 
 
 def _ogg_links(file: BinaryIO) -> list[int]:

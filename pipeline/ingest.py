@@ -13,9 +13,10 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mousai.audio import SAMPLE_RATE
 from mousai.errors import UserError
@@ -27,6 +28,7 @@ from pipeline.duplicates import has_fingerprints, mark_duplicates, merge_fingerp
 from pipeline.executors import run_jobs
 from pipeline.limits import Limits, given_up_under_others, limited, verdict
 from pipeline.manifest import has_columns_of, read_facts, read_table, write_table
+from pipeline.metadata import BesideTags, describe_all, naming, remember
 from pipeline.quality import Quality
 from pipeline.records import Fingerprint, Reason, Rejected, Track
 from pipeline.removal import (
@@ -40,7 +42,7 @@ from pipeline.removal import (
     write_removed,
 )
 from pipeline.selection import SelectionSummary, exclusions, summarise
-from pipeline.tags import read_tags
+from pipeline.tags import FIELDS, read_tags
 
 _Read = tuple[Row, Fingerprint | None]
 _Rows = dict[bytes, Row]  # by raw path
@@ -69,6 +71,8 @@ class IngestSummary:
     selection: SelectionSummary  # what is trained on, and what [select] leaves out
     num_other: int = 0  # files in this scan that are not audio
     num_unread: int = 0  # files that a dry run found new or changed
+    num_described: int = 0  # tracks that a metadata file has spoken of, now or before
+    unmatched: list[str] = field(default_factory=list)  # its paths that fit no file
     tags_only: bool = False
     changed: bool = False  # whether the tables are not what they were
 
@@ -93,6 +97,7 @@ def ingest(
     min_duration: float = 1.0,
     select: SelectSettings | None = None,
     limits: Limits | None = None,
+    beside: BesideTags | None = None,
 ) -> IngestSummary:
     """Bring the tables in `manifests` up to date with `libraries` (folders or files; none: those known there).
 
@@ -100,11 +105,13 @@ def ingest(
     and writes nothing. With `limits` no file is read in this process itself, and one that takes more is rejected. Rows
     of other libraries stay; tables of another version are made anew, all libraries of them. The tables depend on the
     files alone, never on the number of workers, and are written only when they change. UserError, with nothing
-    changed, for a library that is missing, unreadable or without audio.
+    changed, for a library that is missing, unreadable or without audio, or a metadata file that
+    says what cannot be.
     """
     tracks_path, parts = manifests / "tracks.parquet", manifests / PARTS
     old = _read_rows(manifests)
     facts = read_facts(tracks_path)
+    names = naming(beside or BesideTags(), facts)
     known_libraries = [Path(library) for library in facts.get("libraries", [])]
     outdated = is_outdated(manifests)
     roots = _outermost([*libraries, *known_libraries] if outdated else libraries or known_libraries)
@@ -140,22 +147,28 @@ def ingest(
                 raise UserError(f"{root} holds no audio. Name the folder that holds your music: mousai ingest ~/Music")
 
     rows += [row for row in old.values() if not any(_is_within(row.raw_path, root) for root in roots)]
-    rows, met = reject_removed(rows, removed)
+    described = describe_all(rows, manifests, [*roots, *all_libraries], names)
+    rows, met = reject_removed(described.rows, removed)
     if met and not dry_run:
         write_removed(manifests, [*removed, *met], unfinished=is_unfinished(manifests))
     new = _by_path(rows)
-    new_facts = {"libraries": [str(library) for library in all_libraries]}
+    new_facts: dict[str, Any] = {"libraries": [str(library) for library in all_libraries]}
+    if names.titled:
+        new_facts["title_from_filename"] = True
     num_new = sum(isinstance(row, Track) and old.get(row.raw_path) != row for row in new.values())
     changed = new != old or new_facts != facts or outdated
     if not dry_run:
+        gone = {row.raw_path for row in rows if isinstance(row, Rejected) and row.reason == Reason.REMOVED}
+        remember(manifests, {path: each for path, each in described.overrides.items() if path not in gone})
         if changed:
             new = _mark(manifests, parts, new)
             _write_rows(manifests, "", new.values(), **new_facts)
         shutil.rmtree(parts, ignore_errors=True)
-    done = _summarize(old, new, num_new, select or SelectSettings())
     return replace(
-        done, num_other=num_other, num_unread=len(stale) if dry_run else 0, tags_only=tags_only, changed=changed
-    )
+        _summarize(old, new, num_new, select or SelectSettings()),
+        num_other=num_other, num_unread=len(stale) if dry_run else 0, tags_only=tags_only, changed=changed,
+        num_described=sum(path in new for path in described.overrides), unmatched=described.unmatched,
+    )  # fmt: skip
 
 
 def is_outdated(manifests: Path) -> bool:
@@ -394,22 +407,18 @@ def _read_content(file: _File, tags_only: bool, min_duration: float) -> _Read:
     if found is not None and found.length < min_duration * SAMPLE_RATE:
         detail = f"{found.length / SAMPLE_RATE:.3f} s, {_shorter_than(min_duration)}"
         return _rejected(file, Reason.TOO_SHORT, detail), None
+    measured: dict[str, Any] = {name: getattr(found, name, None) for name in _MEASURED}
+    measured |= {name: getattr(found and found.quality, name, None) for name in _FIGURES}
     track = Track(
         path=_shown(file.path),
         raw_path=os.fsencode(file.path),
         library=file.library,
         size=file.size,
         mtime_ns=file.mtime_ns,
-        **{name: getattr(found, name, None) for name in _MEASURED},
-        **{name: getattr(found and found.quality, name, None) for name in _FIGURES},
+        **measured,
         cluster=None,
         family=None,
-        title=tags.title,
-        artists=tags.artists,
-        album=tags.album,
-        album_artist=tags.album_artist,
-        genres=tags.genres,
-        year=tags.year,
+        **{name: getattr(tags, name) for name in FIELDS},
         raw_tags=json.dumps(tags.raw, sort_keys=True),  # ASCII: whatever a tag holds can be stored
     )
     return track, to_record(found.id, found.landmarks) if found else None

@@ -97,7 +97,11 @@ class Track:
     album_artist: str | None = column("album artist")
     genres: list[str] = column("genres, in the tag's order")
     year: int | None = column("year of release")
-    raw_tags: str = column("all text tags as they were read, JSON")
+    licence: str | None = column(
+        'licence: the SPDX name of a Creative Commons licence, "CC-BY-SA-3.0", else as written'
+    )
+    consent: str | None = column("what the owner of the rights has agreed to, as written")
+    raw_tags: str = column("all text tags as they were read, JSON: tag format -> key -> values")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +137,22 @@ class Removed:
     location: bytes | None = column("a file, or a folder with all that lies in it, as the file system has it")
     track_id: str | None = column("id of a recording, whatever its tags and its path")
     pcm_id: str | None = column("its samples, in whatever lossless format")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Override:
+    """What a metadata file said of one file; null or empty: nothing. `metadata.parquet`, sorted by path."""
+
+    path: str = column("absolute path; the row's key")
+    raw_path: bytes = column("the path as the file system has it")
+    title: str | None = column("title")
+    artists: list[str] = column("artists")
+    album: str | None = column("album")
+    album_artist: str | None = column("album artist")
+    genres: list[str] = column("genres")
+    year: int | None = column("year of release")
+    licence: str | None = column("licence, as in tracks.parquet")
+    consent: str | None = column("what the owner of the rights has agreed to")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,6 +231,7 @@ RECORDS: dict[str, type[Any]] = {
     "rejected.parquet": Rejected,
     "fingerprints.parquet": Fingerprint,
     "removed.parquet": Removed,
+    "metadata.parquet": Override,
     "chunks.parquet": Chunk,
     "splits.parquet": Assignment,
     "shards/SPLIT/mousai-SPLIT-NNNNNN.parquet": ShardMember,

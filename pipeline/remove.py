@@ -21,6 +21,7 @@ from pipeline.duplicates import has_fingerprints, mark_duplicates, merge_fingerp
 from pipeline.encode_latents import SPLITS, latent_plan
 from pipeline.ingest import PARTS
 from pipeline.manifest import read_facts, read_table, write_table
+from pipeline.metadata import drop_said
 from pipeline.prompts import tracks_by_id
 from pipeline.proof import Proof, search
 from pipeline.records import Chunk, LatentMember, Rejected, Removed, ShardMember, Track
@@ -156,7 +157,10 @@ def take_out(
     num_chunks = _drop_chunks(places.manifests, change)
     _drop_parts(places.manifests / PARTS, read_removed(places.manifests), forget)
     if change.after != change.before or list(change.libraries) != _libraries(places.manifests):
-        _write_rows(places.manifests, change.after, libraries=list(change.libraries))
+        kept = {track.raw_path for track in _tracks(change.after)}
+        drop_said(places.manifests, {track.raw_path for track in _tracks(change.before)} - kept)
+        facts = read_facts(places.manifests / "tracks.parquet") | {"libraries": list(change.libraries)}
+        _write_rows(places.manifests, change.after, **facts)
     taken = Taken(
         num_tracks=len(_tracks(change.before)) - len(_tracks(change.after)),
         num_chunks=num_chunks,

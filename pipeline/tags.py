@@ -1,39 +1,123 @@
-"""Tags of any audio file as one set of fields, mapped format by format; trouble with tags never costs a track."""
+"""Tags of any audio file as one set of fields; trouble with tags never costs a track, and nothing is invented.
 
-import os
+`pipeline/raw_tags.py` reads the texts; what they mean is decided here, from those texts alone.
+"""
+
 import re
-import unicodedata
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import mutagen
-from mutagen._vorbis import VComment
-from mutagen.aiff import AIFF
-from mutagen.apev2 import APENoHeaderError, APETextValue, APEv2
-from mutagen.asf import ASF, ASFTags
-from mutagen.dsdiff import DSDIFF
-from mutagen.dsf import DSF
-from mutagen.flac import FLAC
-from mutagen.id3 import ID3, TCON, USLT, ID3NoHeaderError, ParseID3v1, TextFrame
-from mutagen.mp4 import MP4, MP4FreeForm, MP4Tags
-from mutagen.oggflac import OggFLAC
-from mutagen.oggopus import OggOpus
-from mutagen.oggspeex import OggSpeex
-from mutagen.oggtheora import OggTheora
-from mutagen.oggvorbis import OggVorbis
-from mutagen.wave import WAVE
+from mutagen.id3 import TCON
 
-Texts = dict[str, list[str]]
+from pipeline.licences import licence_in, licence_name
+from pipeline.raw_tags import FORMATS, RawTags, Texts, read_raw_tags
+from pipeline.texts import clean
 
-_CONTAINERS = (FLAC, OggVorbis, OggOpus, OggFLAC, OggSpeex, OggTheora, MP4, ASF, WAVE, AIFF, DSF, DSDIFF)
-_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200e\u200f\u2060\ufeff"))  # zero-width space, marks, joiner, BOM
-_YEAR = re.compile(r"(?<![0-9])[1-9][0-9]{3}")  # "19870331" and "2009-09-04 00:00:00", but not "0000"
-_LATEST_YEAR = 2100
-_PICTURES = {"metadata_block_picture", "coverart"}  # base64 in Vorbis comments
+FIELDS = ("title", "artists", "album", "album_artist", "genres", "year", "licence", "consent")
+LATEST_YEAR = 2100
+
+_KEYS: dict[str, dict[str, tuple[str, ...]]] = {  # format -> field -> its keys in lower case, best first
+    "vorbis": {
+        "title": ("title",),
+        "artists": ("artist",),
+        "album": ("album",),
+        "album_artist": ("albumartist", "album artist", "album_artist"),
+        "genres": ("genre",),
+        "year": ("date", "year", "originaldate", "originalyear"),
+        "licence": ("license", "licence"),
+        "consent": ("consent",),
+        "copyright": ("copyright",),
+    },
+    "mp4": {
+        "title": ("\xa9nam",),
+        "artists": ("\xa9art",),
+        "album": ("\xa9alb",),
+        "album_artist": ("aart",),
+        "genres": ("\xa9gen",),  # mutagen turns gnre into it
+        "year": ("\xa9day",),
+        "licence": ("----:com.apple.itunes:license", "----:com.apple.itunes:licence"),
+        "consent": ("----:com.apple.itunes:consent",),
+        "copyright": ("cprt",),
+    },
+    "asf": {
+        "title": ("title",),
+        "artists": ("author",),
+        "album": ("wm/albumtitle",),
+        "album_artist": ("wm/albumartist",),
+        "genres": ("wm/genre",),
+        "year": ("wm/year", "wm/originalreleaseyear"),
+        "licence": ("license", "licence"),
+        "consent": ("consent",),
+        "copyright": ("copyright",),
+    },
+    "id3v2": {
+        "title": ("tit2",),
+        "artists": ("tpe1",),
+        "album": ("talb",),
+        "album_artist": ("tpe2",),
+        "genres": ("tcon",),
+        "year": ("tdrc", "tyer", "tdrl", "tdor", "tory"),
+        "licence": ("txxx:license", "txxx:licence", "wcop"),
+        "consent": ("txxx:consent",),
+        "copyright": ("tcop",),
+    },
+    "riff": {
+        "title": ("inam",),
+        "artists": ("iart",),
+        "album": ("iprd",),
+        "album_artist": (),
+        "genres": ("ignr",),
+        "year": ("icrd",),
+        "licence": (),
+        "consent": (),
+        "copyright": ("icop",),
+    },
+    "apev2": {
+        "title": ("title",),
+        "artists": ("artist",),
+        "album": ("album",),
+        "album_artist": ("album artist", "albumartist"),
+        "genres": ("genre",),
+        "year": ("year", "date"),
+        "licence": ("license", "licence"),
+        "consent": ("consent",),
+        "copyright": ("copyright",),
+    },
+}
+_KEYS["id3v1"] = _KEYS["id3v2"]
+
+# What programs write where nobody wrote anything. "Untitled" and "Song 2" are titles, "None" and "Null" are bands.
+_NOTHING = r"[<(\[]?unknown[>)\]]?|[<(\[]none[>)\]]|n/a|undefined|\?[? ]+|--+"
+_PLACEHOLDERS = {
+    "title": (
+        r"(?:audio ?)?(?:track|piste|titel|pista|traccia|faixa|spår|дорожка|トラック)[ _-]*\d+",
+        r"[<(\[]?(?:unknown|no) (?:title|track|song)[>)\]]?|titre inconnu|unbekannter titel|título desconocido",
+    ),
+    "artists": (
+        r"[<(\[]?(?:unknown|no) (?:artist|author|performer)[>)\]]?|artiste inconnu|unbekannter? (?:interpret|künstler)",
+        r"artista (?:desconocid[oa]|desconhecido|sconosciuto)|неизвестный исполнитель|未知艺术家|不明なアーティスト",
+    ),
+    "album": (
+        r"[<(\[]?(?:unknown|no) (?:album|title|disc)[>)\]]?(?: \([\d/.:, -]+(?:[ap]m)?\))?",  # and when it was ripped
+        r"album (?:inconnu|sconosciuto)|unbekanntes album",
+        r"álbum (?:desconocido|desconhecido)|неизвестный альбом|未知专辑",
+    ),
+    "genres": (
+        r"none|other|genre|default|(?:unknown|no) genre|unclassifi(?:able|ed)|misc(?:\.|ellaneous)?",
+        r"genre inconnu|unbekannt(?:es genre)?|género desconocido",
+    ),
+    "licence": (r"none",),
+}
+_PLACEHOLDERS["album_artist"] = _PLACEHOLDERS["artists"]
+_IS_PLACEHOLDER = {
+    name: re.compile("|".join((_NOTHING, *patterns)), re.IGNORECASE) for name, patterns in _PLACEHOLDERS.items()
+}
+
+_DIGITS = re.compile(r"[0-9]+")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Tags:
     """What a file says about itself; absent fields are None or empty."""
 
@@ -43,212 +127,83 @@ class Tags:
     album_artist: str | None = None
     genres: list[str] = field(default_factory=list)
     year: int | None = None
-    raw: Texts = field(default_factory=dict)  # every text as it was read, by the format's own key; "error": what failed
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Format:
-    """One tag format: mutagen's class, how to get its texts, and the keys of each field, best first."""
-
-    kind: type[Any]
-    texts: Callable[[Any], Texts]
-    title: tuple[str, ...]
-    artists: tuple[str, ...]
-    album: tuple[str, ...]
-    album_artist: tuple[str, ...]
-    genres: tuple[str, ...]
-    year: tuple[str, ...]
+    licence: str | None = None  # SPDX for Creative Commons, else as written
+    consent: str | None = None  # as written
+    raw: RawTags = field(default_factory=dict)
 
 
 def read_tags(file: BinaryIO) -> Tags:
-    """The tags of an open audio file, never by its path: a `._` file beside it would be taken for it.
+    """The tags of an open audio file."""
+    return interpret(read_raw_tags(file))
 
-    A field comes from the best tag that has it: the container's own or ID3v2, then APEv2, then ID3v1, which cuts
+
+def interpret(raw: RawTags) -> Tags:
+    """What the texts of a file mean: each field by the best format that says anything about it.
+
+    The container's own tags or ID3v2 go before a WAV's INFO list, that before APEv2, and last comes ID3v1, which cuts
     everything at 30 characters.
     """
-    tags, errors = _all_tags(file)
-    fields: dict[str, list[str]] = {}
-    raw: Texts = {}
-    for tag in tags:
-        for form in _FORMATS:
-            if isinstance(tag, form.kind):
-                texts = form.texts(tag)
-                raw = texts | raw
-                for name in ("title", "artists", "album", "album_artist", "genres", "year"):
-                    fields[name] = fields.get(name) or _first(texts, getattr(form, name))
+    texts = [
+        ({key.lower(): values for key, values in raw[name].items()}, _KEYS[name]) for name in FORMATS if name in raw
+    ]
+    licence = _one(_values(texts, "licence"))
+    notices = (licence_in(notice) for notice in _values(texts, "copyright"))
     return Tags(
-        title=_one(fields.get("title", [])),
-        artists=fields.get("artists", []),
-        album=_one(fields.get("album", [])),
-        album_artist=_one(fields.get("album_artist", [])),
-        genres=_genres(fields.get("genres", [])),
-        year=_year(fields.get("year", [])),
-        raw=raw | ({"error": errors} if errors else {}),
+        title=_one(_values(texts, "title")),
+        artists=_values(texts, "artists"),
+        album=_one(_values(texts, "album")),
+        album_artist=_one(_values(texts, "album_artist")),
+        genres=_genres(_values(texts, "genres")),
+        year=next(_years(_values(texts, "year")), None),
+        licence=licence_name(licence) if licence else next((name for name in notices if name), None),
+        consent=_one(_values(texts, "consent")),
+        raw=raw,
     )
 
 
-def _all_tags(file: BinaryIO) -> tuple[list[Any], list[str]]:
-    """mutagen's tag objects, best first, and what went wrong."""
-    tags: list[Any] = []
-    errors: list[str] = []
-    for read in (_own, _id3v2, APEv2, _id3v1):
-        file.seek(0)
-        try:
-            found = read(file)
-            if found is not None and not any(type(tag) is type(found) is APEv2 for tag in tags):
-                tags.append(found)
-        except (ID3NoHeaderError, APENoHeaderError):
-            pass
-        except Exception as error:  # damaged tags raise struct.error, IndexError and more beside MutagenError
-            errors.append(f"{type(error).__name__}: {error}")
-    return tags, list(dict.fromkeys(errors))
+def is_placeholder(name: str, text: str) -> bool:
+    """Whether `text` stands in the field `name` only because a program had to write something there."""
+    pattern = _IS_PLACEHOLDER.get(name)
+    return pattern is not None and pattern.fullmatch(text) is not None
 
 
-def _own(file: BinaryIO) -> Any:
-    """The tags that are part of the container; None for a format whose tags stand before or behind it."""
-    return getattr(mutagen.File(file, options=_CONTAINERS), "tags", None)
+def year_of(text: str) -> int | None:
+    """The year in a date as people write it; None where there is none between 1000 and 2100.
+
+    "2009-09-04 00:00:00", "19870331", "198703", "04/09/2009" and "31031987" have one, "0000", "99" and "soon" have not.
+    """
+    for found in _DIGITS.finditer(text):
+        digits = found.group()
+        if len(digits) == 8 and not "00" <= digits[4:6] <= "12":  # day, month, year
+            digits = digits[4:]
+        if len(digits) in (4, 6, 8, 12, 14) and 1000 <= int(digits[:4]) <= LATEST_YEAR:
+            return int(digits[:4])
+    return None
 
 
-def _id3v2(file: BinaryIO) -> Any:
-    return ID3(file, load_v1=False)
-
-
-def _id3v1(file: BinaryIO) -> Any:
-    file.seek(max(0, file.seek(0, os.SEEK_END) - 128))
-    frames = ParseID3v1(file.read(128))
-    if frames is None:
-        return None
-    tags = ID3()
-    for frame in frames.values():
-        tags.add(frame)
-    return tags
-
-
-def _id3_texts(tags: Any) -> Texts:
-    texts: Texts = {}
-    for frame in tags.values():
-        if isinstance(frame, TextFrame):
-            texts[frame.HashKey] = [str(text) for text in frame.text]
-        elif isinstance(frame, USLT):
-            texts[frame.HashKey] = [frame.text]
-    return texts
-
-
-def _vorbis_texts(tags: Any) -> Texts:
-    return {key: values for key, values in tags.as_dict().items() if key not in _PICTURES}
-
-
-def _mp4_texts(tags: Any) -> Texts:
-    texts: Texts = {}
-    for key, values in tags.items():
-        for value in values if isinstance(values, list) else []:
-            if isinstance(value, MP4FreeForm):
-                texts.setdefault(key, []).append(bytes(value).decode("utf-8", "replace"))
-            elif isinstance(value, str):
-                texts.setdefault(key, []).append(value)
-    return texts
-
-
-def _ape_texts(tags: Any) -> Texts:
-    return {key.lower(): list(value) for key, value in tags.items() if isinstance(value, APETextValue)}
-
-
-def _asf_texts(tags: Any) -> Texts:
-    texts: Texts = {}
-    for key, value in tags:
-        plain = getattr(value, "value", value)
-        if isinstance(plain, (str, int)):
-            texts.setdefault(key, []).append(str(plain))
-    return texts
-
-
-_FORMATS = (
-    _Format(
-        kind=ID3,
-        texts=_id3_texts,
-        title=("TIT2",),
-        artists=("TPE1",),
-        album=("TALB",),
-        album_artist=("TPE2",),
-        genres=("TCON",),
-        year=("TDRC", "TDRL", "TDOR"),  # mutagen turns the frames of ID3v2.2 and 2.3 into these
-    ),
-    _Format(
-        kind=VComment,
-        texts=_vorbis_texts,
-        title=("title",),
-        artists=("artist",),
-        album=("album",),
-        album_artist=("albumartist", "album artist", "album_artist"),
-        genres=("genre",),
-        year=("date", "year", "originaldate"),
-    ),
-    _Format(
-        kind=MP4Tags,
-        texts=_mp4_texts,
-        title=("\xa9nam",),
-        artists=("\xa9ART",),
-        album=("\xa9alb",),
-        album_artist=("aART",),
-        genres=("\xa9gen",),  # mutagen turns gnre into it
-        year=("\xa9day",),
-    ),
-    _Format(
-        kind=APEv2,
-        texts=_ape_texts,
-        title=("title",),
-        artists=("artist",),
-        album=("album",),
-        album_artist=("album artist", "albumartist"),
-        genres=("genre",),
-        year=("year", "date"),
-    ),
-    _Format(
-        kind=ASFTags,
-        texts=_asf_texts,
-        title=("Title",),
-        artists=("Author",),
-        album=("WM/AlbumTitle",),
-        album_artist=("WM/AlbumArtist",),
-        genres=("WM/Genre",),
-        year=("WM/Year",),
-    ),
-)
-
-
-def _first(texts: Texts, keys: tuple[str, ...]) -> list[str]:
-    """The cleaned values under the first of `keys` that has any, each once."""
-    for key in keys:
-        values = [clean for value in texts.get(key, []) if (clean := _clean(value))]
-        if values:
-            return list(dict.fromkeys(values))
+def _values(texts: Iterable[tuple[Texts, dict[str, tuple[str, ...]]]], name: str) -> list[str]:
+    """The cleaned values of a field from the first key that has any, each once, without placeholders."""
+    for found, keys in texts:
+        for key in keys[name]:
+            if key in found:
+                values = [cleaned for value in found[key] if (cleaned := clean(value))]
+                values = [value for value in dict.fromkeys(values) if not is_placeholder(name, value)]
+                if values and (name != "year" or any(_years(values))):
+                    return values
     return []
-
-
-def _clean(value: str) -> str:
-    """One line of visible, composed text; UTF-8 that was read as Latin-1 or Windows-1252 is read again."""
-    for wrong in ("latin-1", "cp1252"):
-        try:
-            value = value.encode(wrong).decode("utf-8")
-            break
-        except UnicodeError:  # the usual case: it was right
-            continue
-    value = value.encode("utf-8", "ignore").decode("utf-8")  # no lone surrogates
-    value = value.translate(_INVISIBLE)
-    value = "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in value)
-    return unicodedata.normalize("NFC", " ".join(value.split()))
 
 
 def _one(values: list[str]) -> str | None:
     return values[0] if values else None
 
 
+def _years(values: Iterable[str]) -> Iterator[int]:
+    return (year for value in values if (year := year_of(value)))
+
+
 def _genres(values: list[str]) -> list[str]:
-    """Names for ID3v1's numbers, also inside "(17)(31)Foo"; a genre that says "Unknown" says nothing."""
-    names = TCON(encoding=3, text=values).genres
-    return [name for name in dict.fromkeys(names) if name.lower() != "unknown"]
-
-
-def _year(values: list[str]) -> int | None:
-    years = (int(found.group()) for value in values if (found := _YEAR.search(value)))
-    return next((year for year in years if year <= _LATEST_YEAR), None)
+    """Names for ID3v1's numbers, also inside "(17)(31)Foo"; several in one value are told by ";", never by "/"."""
+    names = [part for value in values for each in value.split(";") if (part := each.strip())]
+    if any(name.startswith("(") or name.isdecimal() or name in ("RX", "CR") for name in names):
+        names = TCON(encoding=3, text=names).genres
+    return [name for name in dict.fromkeys(names) if not is_placeholder("genres", name)]

@@ -31,6 +31,7 @@ EXAMPLES = {
     "rejected.parquet": "rejected",
     "fingerprints.parquet": "fingerprints",
     "removed.parquet": "removed",
+    "metadata.parquet": "metadata",
     "chunks.parquet": "chunks",
     "splits.parquet": "splits",
     "shards/SPLIT/mousai-SPLIT-NNNNNN.parquet": "shard-members",

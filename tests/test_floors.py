@@ -21,18 +21,21 @@ FLOORS = [
     *GROUND,
     {"pipeline.loudness"},  # what an ear hears
     {  # nouns, and what is said about a model
-        "pipeline.records", "pipeline.tags", "pipeline.songs", "pipeline.instruments", "pipeline.executors",
+        "pipeline.records", "pipeline.raw_tags", "pipeline.texts", "pipeline.licences",
+        "pipeline.songs", "pipeline.instruments", "pipeline.executors",
         "pipeline.figures", "pipeline.proof", "pipeline.spectrogram", "pipeline.fingerprint", "pipeline.quality",
         "mousai.config", "mousai.diffusion", "mousai.ema", "mousai.text", "mousai.lineage", "mousai.runlog",
     },
     {  # tables, files and prompts; networks
-        "pipeline.manifest", "pipeline.decode", "pipeline.prompts", "pipeline.bands", "pipeline.encode_files",
+        "pipeline.manifest", "pipeline.tags", "pipeline.decode", "pipeline.prompts", "pipeline.bands",
+        "pipeline.encode_files",
         "pipeline.limits",
         "mousai.presets", "mousai.unet", "mousai.samplers", "mousai.mel", "mousai.envelope", "mousai.pretrained",
         "mousai.checkpoint",
     },
     {"pipeline.selection"},  # which tracks are trained on
     {  # plans and shards; models, and how anything is trained
+        "pipeline.metadata",
         "pipeline.chunks", "pipeline.tars", "pipeline.synth", "pipeline.excerpt", "pipeline.split_figures",
         "pipeline.duplicates",
         "pipeline.track_figures",

@@ -45,7 +45,8 @@ def make_track(path: Path) -> Track:
         **measured.pop("quality"), **measured, cluster=None, family=None,
         path=str(path), raw_path=os.fsencode(path), library=str(path.parent),
         size=status.st_size, mtime_ns=status.st_mtime_ns, title=path.stem.title(), artists=[f"{path.stem} é"],
-        album=None, album_artist=None, genres=["noise", "test"], year=1999, raw_tags="{}",
+        album=None, album_artist=None, genres=["noise", "test"], year=1999, licence=None,
+        consent=None, raw_tags="{}",
     )  # fmt: skip
 
 
