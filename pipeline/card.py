@@ -33,7 +33,7 @@ def card(report: Report, version: str, splits: Sequence[str] = ("train", "val"))
 def _front_matter(report: Report, splits: Sequence[str]) -> Iterator[str]:
     yield "---"
     yield f"pretty_name: {json.dumps(_title(_music(report)), ensure_ascii=False)}"
-    yield "license: other  # name the licence of the music before you publish"
+    yield _license(_music(report))
     yield "task_categories:\n- text-to-audio"
     yield "tags:\n- music\n- text-to-music\n- webdataset\n- mousai"
     if report.split:
@@ -69,7 +69,7 @@ def _body(report: Report, version: str) -> Iterator[str]:
     yield "\n## What is in it\n"
     yield from _composition(music, report.prompts)
     yield "\n## Licence and consent\n"
-    yield from _licence(report)
+    yield from _licence(music)
     yield "\n## How it was made\n"
     yield from _making(split, version)
     yield "\n## Splits\n"
@@ -111,8 +111,23 @@ def _line(name: str, share: Share) -> str:
     return f"| {name} | {share.tracks:,} | {say_hours(share.duration)} |"
 
 
-def _licence(report: Report) -> Iterator[str]:
-    yield "Not recorded. State here under which licence the music may be used, and who agreed, before you publish."
+def _license(music: Composition) -> str:
+    """The line of YAML: the licence's name on the Hub where all tracks are under one that it knows."""
+    licences = music.licences
+    if licences.num_names == 1 and licences.untagged is None and licences.rows[0].name.startswith("CC"):
+        return f"license: {licences.rows[0].name.lower()}"
+    return "license: other  # name the licence of the music before you publish"
+
+
+def _licence(music: Composition) -> Iterator[str]:
+    if not music.licences.rows and not music.consents.rows:
+        yield "Not recorded. State here under which licence the music may be used, and who agreed, before you publish."
+        return
+    for header, figures in (("licence", music.licences), ("consent", music.consents)):
+        if figures.rows:
+            yield from _table([header, "tracks", "music"], figures)
+            yield ""
+    yield "As tags and sidecar files state them. The JSON beside each chunk names artist and title, for attribution."
 
 
 def _making(split: Split | None, version: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from mousai import charts, page
 from pipeline.figures import Breakdown, Histogram, Share, say_hours, say_size
 from pipeline.report import Report, Stored
 from pipeline.split_figures import Split
-from pipeline.track_figures import Extreme
+from pipeline.track_figures import Composition, Extreme
 
 _MOST_BARS = 60  # years and bins that fit side by side
 _CHANNELS = {1: "mono", 2: "stereo"}
@@ -57,6 +57,7 @@ def _sections(report: Report, pictures: Mapping[str, bytes]) -> Iterator[tuple[s
     yield "Years", _years(report.library.years)
     yield "Artists", _breakdown(report.library.artists, "By the first artist of each track.", "Without an artist")
     yield "Tags", _tags(report)
+    yield "Licences and consent", _licences(report.library)
     yield "Formats", _formats(report)
     yield "Quality", _quality(report)
     yield "Loudest and quietest", _extremes(report, pictures)
@@ -86,6 +87,15 @@ def _breakdown(figures: Breakdown, about: str, lacking: str) -> list[str]:
     if figures.untagged:
         sentences.append(f"{lacking}: {_row(figures.untagged)[2]}.")
     return [charts.bars(map(_row, figures.rows)), page.paragraph(" ".join(sentences))]
+
+
+def _licences(library: Composition) -> list[str]:
+    if not library.licences.rows and not library.consents.rows:
+        return [page.paragraph("No track states a licence or a consent.")]
+    return [
+        *_breakdown(library.licences, "Licences as tags or a sidecar file state them.", "Without a licence"),
+        *(_breakdown(library.consents, "Consent, as written.", "Without") if library.consents.rows else []),
+    ]
 
 
 def _years(figures: Breakdown) -> list[str]:

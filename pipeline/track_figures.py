@@ -25,7 +25,7 @@ _COLUMNS = (
     "id", "cluster", "family", "path", "library", "size", "length", "codec", "sample_rate", "channels", "peak",
     "header_duration", "decoded_length", "decode_errors", "true_peak", "loudness", "loudness_range", "silence_head",
     "silence_tail", "silence_within", "clipped_runs", "correlation", "balance_db", "side_db", "cutoff_hz",
-    "cutoff_drop_db", *TAGS,
+    "cutoff_drop_db", "licence", "consent", *TAGS,
 )  # fmt: skip
 _YEARS = 10_000  # all there are
 _BATCH = 50_000  # rows that are objects at a time
@@ -55,6 +55,8 @@ class Composition:
     genres: Breakdown
     artists: Breakdown  # by the first artist
     years: Breakdown  # every year, names are digits
+    licences: Breakdown
+    consents: Breakdown  # what the owners of the rights have agreed to, as written
     formats: tuple[Format, ...]
     findings: tuple[Share, ...]  # what is odd about some tracks
 
@@ -107,6 +109,8 @@ def composition(tracks: Columns, top: int) -> Composition:
         genres=breakdown(tracks["genres"], seconds, top),
         artists=breakdown(first_artists(tracks["artists"]), seconds, top),
         years=breakdown(pc.cast(tracks["year"], pa.string()), seconds, _YEARS),
+        licences=breakdown(tracks["licence"], seconds, top),
+        consents=breakdown(tracks["consent"], seconds, top),
         formats=formats(tracks)[:top],
         findings=tuple(findings(tracks)),
     )

@@ -338,6 +338,19 @@ def test_the_card_says_what_is_in_the_music_and_not_where_it_lay(library: Path):
     assert "/music" not in card and ".mp3" not in card
 
 
+def test_licences_are_counted_and_one_that_covers_all_is_the_datasets(tmp_path: Path):
+    free = [track(name, licence="CC-BY-SA-3.0", artists=["Ann"]) for name in "ab"]
+    write_tables(tmp_path / "manifests", free)
+    card = card_of(tmp_path)
+    assert "license: cc-by-sa-3.0\n" in card and "| CC-BY-SA-3.0 | 2 | 2.0 h |" in card
+    write_tables(tmp_path / "manifests", [*free, track("c", consent="mail of 3 May")])
+    report, card = report_of(tmp_path), card_of(tmp_path)
+    assert "license: other" in card and "| mail of 3 May | 1 | 1.0 h |" in card
+    assert report.library.licences.untagged == figures.Share(name="", tracks=1, duration=3600.0)
+    write_report(tmp_path / "page.html", report, {})
+    assert "Without a licence: 1.0 h · 1 track." in Reader((tmp_path / "page.html").read_text()).text
+
+
 def test_names_cannot_break_the_tables_of_the_card(tmp_path: Path):
     write_tables(tmp_path / "manifests", [track("a", genres=["a|b\nc <i>"], artists=["*x*"])])
     card = card_of(tmp_path)
