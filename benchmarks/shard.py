@@ -84,7 +84,7 @@ def main() -> None:
         "shard",
         title="music to 48 kHz FLAC in tars",
         work=f"{len(tracks)} tracks, {duration / 60:.0f} min of Ogg Vorbis, to 16-bit FLAC in tars; two processes.",
-        command="python benchmarks/shard.py LIBRARY --ffmpeg PEERS/ffmpeg",
+        command=f"python benchmarks/shard.py LIBRARY --ffmpeg PEERS/ffmpeg --every {arguments.every}",
         duration=round(duration, 3),
         bytes_per_second=round(written / duration),
         comparisons=[

@@ -75,6 +75,16 @@ def test_offset_and_size_find_the_main_member_without_reading_the_tar(tmp_path: 
     assert {row.key: read_member(tar, row.offset, row.size) for row in rows} == CONTENTS
 
 
+def test_the_tar_is_to_the_byte_what_webdataset_would_write(tmp_path: Path):
+    write(tmp_path)
+    with (tmp_path / "theirs.tar").open("wb") as file:
+        writer = webdataset.TarWriter(file, encoder=False, mtime=0, user="mousai", group="mousai", mode=0o644)
+        for row, members in samples():
+            writer.write({"__key__": row.key, **members})
+        writer.close()
+    assert (tmp_path / f"{NAME}.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+
+
 def test_an_open_member_is_a_file_that_ends_with_its_content(tmp_path: Path):
     write(tmp_path)
     row = read_members(tmp_path, NAME, ShardMember)[0]
