@@ -19,7 +19,7 @@ import typer
 from mousai.errors import UserError
 from mousai.pretrained import WEIGHTS, pretrained_dmae
 from mousai.progress import clock
-from mousai.workspace import Workspace, make_workspace, open_workspace
+from mousai.workspace import Workspace, make_workspace, open_workspace, set_only_licences
 
 if TYPE_CHECKING:
     import torch
@@ -101,6 +101,9 @@ def ingest(
     title_from_filename: Annotated[
         bool | None, typer.Option(help="Tracks without a title get one by their name; default: as last time.")
     ] = None,
+    only_licence: Annotated[
+        list[str] | None, typer.Option(help='Train on this licence alone, such as CC0 or "CC-BY*"; may be repeated.')
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read a library: tags, decoded length and peak of every file, into manifests/tracks.parquet.
@@ -113,6 +116,8 @@ def ingest(
 
     space = open_workspace(workspace)
     with space.lock():
+        if only_licence:
+            space = _with_licences(space, only_licence, dry_run)
         if is_outdated(space.manifests):
             print(
                 f"mousai: {space.manifests} is of another version, or lacks a table: all is read again", file=sys.stderr
@@ -802,6 +807,13 @@ def _gather_demo(space: Workspace, started: float, settings: "Settings") -> "Dem
         weights=pretrained_dmae(space.preset.dmae),
         minutes=(time.monotonic() - started) / 60,
     )
+
+
+def _with_licences(space: Workspace, licences: list[str], dry_run: bool) -> Workspace:
+    """The workspace that trains on these licences alone; only a dry run leaves mousai.toml as it is."""
+    if not dry_run:
+        return set_only_licences(space.folder, licences)
+    return dataclasses.replace(space, select=dataclasses.replace(space.select, only_licences=tuple(licences)))
 
 
 def _require_forgettable(rules: "list[Removed]") -> None:

@@ -54,11 +54,13 @@ class SelectSettings:
     min_correlation: float = -0.95  # of left and right
     min_side_db: float = -math.inf  # level of left - right over left + right
     min_cutoff_hz: float = 0.0  # where the spectrum ends
+    only_licences: tuple[str, ...] = ()  # names or patterns, "CC0" or "CC-BY*"; none: any licence, and no licence
+    require_consent: bool = False  # whether only tracks are trained on whose consent says yes
     keep_duplicates: bool = False  # whether all copies of one recording are trained on, and not the best one alone
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if math.isnan(value):
+            if isinstance(value, float) and math.isnan(value):
                 raise ValueError(f"{name} is nan, and should be a number; inf or -inf switches it off")
             if name.startswith("max_") and value < 0:
                 raise ValueError(f"{name} is {value}, and should be 0 or more")

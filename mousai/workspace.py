@@ -1,8 +1,10 @@
 """A workspace: the folder with `mousai.toml` in which every command finds its input and leaves its output."""
 
 import fcntl
+import json
+import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +133,27 @@ def make_workspace(folder: Path, preset: str) -> Workspace:
         return workspace
     with publish(folder / FILE) as temporary:
         temporary.write_text(TEMPLATE.format(preset=chosen.name, about=chosen.about), encoding="utf-8")
+    return open_workspace(folder)
+
+
+def set_only_licences(folder: Path, licences: Sequence[str]) -> Workspace:
+    """Write `select.only_licences` into `mousai.toml`, all else of it left as it is; the workspace as it is then."""
+    path = folder / FILE
+    open_workspace(folder)  # whatever is wrong with the file is said first
+    line = f"only_licences = {json.dumps(list(licences), ensure_ascii=False)}"
+    text = path.read_text(encoding="utf-8")
+    text, found = re.subn(r"^only_licences *= *\[[^\]\n]*\]", lambda _: line, text, flags=re.MULTILINE)
+    if not found:
+        text, found = re.subn(r"^\[select\].*$", lambda table: f"{table[0]}\n{line}", text, count=1, flags=re.MULTILINE)
+    if not found:
+        text = f"{text.rstrip()}\n\n[select]\n{line}\n"
+    try:
+        if tomllib.loads(text)["select"]["only_licences"] != list(licences):
+            raise ValueError(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is laid out in a way of its own. Write into its table [select]: {line}") from error
+    with publish(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return open_workspace(folder)
 
 

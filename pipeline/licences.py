@@ -1,6 +1,8 @@
 """Licences under one name each: what tags and tables call "CC BY-SA 3.0" in a dozen ways."""
 
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 _DEED = re.compile(r"creativecommons\.org/(?:licenses|publicdomain)/([a-z+-]+)(?:/([0-9]\.[0-9]))?", re.IGNORECASE)
 _NAME = re.compile(
@@ -35,4 +37,16 @@ def licence_in(copyright_notice: str) -> str | None:
     return licence_name(copyright_notice) if _DEED.search(copyright_notice) else None
 
 
+def is_among(licence: str | None, wanted: Iterable[str]) -> bool:
+    """Whether a licence is one of those wanted, in any spelling: names, with or without a version, or patterns.
+
+    "CC-BY" is CC-BY of any version and not CC-BY-SA; "CC-BY*" is both.
+    """
+    name = licence_name(licence or "").casefold()
+    names = {name, _VERSION.sub("", name)} - {""}
+    patterns = [licence_name(each.strip()).casefold() for each in wanted]
+    return any(fnmatchcase(each, pattern) for each in names for pattern in patterns)
+
+
+_VERSION = re.compile(r"-[0-9]+(\.[0-9]+)*$")
 _TERMS = ("BY", "NC", "ND", "SA")  # the order of SPDX: CC-BY-NC-SA

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from mousai.audio import SAMPLE_RATE
 from mousai.settings import SelectSettings
+from pipeline.licences import is_among
 from pipeline.manifest import read_table
 from pipeline.prompts import tracks_by_id
 from pipeline.records import Track
 
 LOUDNESS_BLOCK = 0.4  # s: shorter tracks have no loudness, whatever they hold
 CUTOFF_DROP_DB = 30.0  # within 500 Hz; real music was seen to fall by up to 21 on its own, codecs by 23 to 75
+
+_CONSENTED = frozenset({"yes", "true", "1", "given", "granted", "signed"})  # anything else may be a no
 
 
 class Exclusion(StrEnum):
@@ -36,6 +39,8 @@ class Exclusion(StrEnum):
     ANTI_PHASE = "anti_phase"
     MONO = "mono"
     BAND_LIMITED = "band_limited"
+    LICENCE = "licence"
+    CONSENT = "consent"
     DUPLICATE = "duplicate"
 
 
@@ -50,6 +55,8 @@ MEANINGS = {
     Exclusion.ANTI_PHASE: "left and right correlate less than `min_correlation`: in mono they cancel each other",
     Exclusion.MONO: "the channels differ by less than `min_side_db`: mono, or stereo by name only",
     Exclusion.BAND_LIMITED: f"the spectrum ends below `min_cutoff_hz`, with a drop of {CUTOFF_DROP_DB:.0f} dB or more",
+    Exclusion.LICENCE: "no licence, or none that `only_licences` names",
+    Exclusion.CONSENT: "no consent that says yes, where `require_consent` asks for one",
     Exclusion.DUPLICATE: "there is a better copy of the same recording; kept with `keep_duplicates`",
 }
 
@@ -133,6 +140,14 @@ def _is_band_limited(track: Track, settings: SelectSettings) -> bool:
     return track.cutoff_hz < settings.min_cutoff_hz and track.cutoff_drop_db >= CUTOFF_DROP_DB
 
 
+def _has_other_licence(track: Track, settings: SelectSettings) -> bool:
+    return bool(settings.only_licences) and not is_among(track.licence, settings.only_licences)
+
+
+def _has_no_consent(track: Track, settings: SelectSettings) -> bool:
+    return settings.require_consent and (track.consent or "").strip().casefold() not in _CONSENTED
+
+
 _RULES: dict[Exclusion, _Rule] = {
     Exclusion.DECODE_ERRORS: _is_damaged,
     Exclusion.TRUNCATED: _is_truncated,
@@ -144,6 +159,8 @@ _RULES: dict[Exclusion, _Rule] = {
     Exclusion.ANTI_PHASE: _is_anti_phase,
     Exclusion.MONO: _is_mono,
     Exclusion.BAND_LIMITED: _is_band_limited,
+    Exclusion.LICENCE: _has_other_licence,
+    Exclusion.CONSENT: _has_no_consent,
 }
 
 

@@ -19,6 +19,7 @@ from pipeline.prompts import tracks_by_id
 from pipeline.records import Track
 from pipeline.selection import MEANINGS, Exclusion, LeftOut, exclusions, selected, summarise
 
+BY_NO_FIGURE = ("duplicate", "licence", "consent")
 DEFAULT = SelectSettings()
 MINUTE = 60 * SECOND
 
@@ -66,7 +67,9 @@ def test_every_code_has_a_threshold_that_switches_it_off():
     names = [field.name for field in dataclasses.fields(DEFAULT) if field.name.startswith(("max_", "min_"))]
     strictest = SelectSettings(**{name: 0.0 if name.startswith("max_") else math.inf for name in names})
     off = SelectSettings(**{name: math.inf if name.startswith("max_") else -math.inf for name in names})
-    assert exclusions([track], strictest) == {track.path: [code.value for code in Exclusion if code != "duplicate"]}
+    assert exclusions([track], strictest) == {
+        track.path: [code.value for code in Exclusion if code not in BY_NO_FIGURE]
+    }
     assert exclusions([track], off) == {}
 
 
