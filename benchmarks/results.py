@@ -13,6 +13,7 @@ import platform
 import resource
 import statistics
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -126,14 +127,15 @@ def _cpu_model() -> str:
 
 def render(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The text of `docs/benchmarks.md`."""
-    lines = [_HEAD, "| work | peer | goal | measured | |", "|---|---|---|---|---|"]
+    lines = [_HEAD, "| work | figure | goal | measured | |", "|---|---|---|---|---|"]
     for result in results.values():
         for each in result.get("comparisons", []):
             if each["goal"] is not None:
                 ratio = statistics.median(each["ratios"])
                 verdict = "met" if ratio >= each["goal"] else "**missed**"
                 measured = f"{_spread(each['ratios'])} ({_CLOCKS[each['clock']]})"
-                lines.append(f"| {result['title']} | {each['peer']} | {each['goal']:g} | {measured} | {verdict} |")
+                ratio_of = f"{each['ours']} / {each['peer']}"
+                lines.append(f"| {result['title']} | {ratio_of} | {each['goal']:g} | {measured} | {verdict} |")
         for each in result.get("goals", []):
             verdict = "met" if each["value"] >= each["goal"] else "**missed**"
             if each.get("at_most"):
@@ -169,7 +171,7 @@ def _section(result: Mapping[str, Any]) -> list[str]:
         lines += [f"| {' | '.join(_shown(row[head]) for head in heads)} |" for row in rows]
     if notes := result.get("notes"):
         lines += ["", *notes]
-    return [*lines, "", f"Versions: {versions}."]
+    return [*lines, "", textwrap.fill(f"Versions: {versions}.", 118)]
 
 
 def _spread(values: Sequence[float]) -> str:
