@@ -99,6 +99,9 @@ def main() -> None:
         work="The same stages for some tracks of the benchmark library and for four times as many, with two workers.",
         command="python benchmarks/memory.py LIBRARY",
         rows=rows,
+        notes=[
+            "A worker of shard keeps up to 64 MB of one track and a chunk: longer tracks take more, up to that bound."
+        ],
     )
 
 
