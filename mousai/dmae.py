@@ -141,11 +141,14 @@ class DMAE(nn.Module):
 
     @torch.no_grad()
     def settle(self, audio: Tensor) -> None:
-        """Take the latent statistics from [B, 2, T] as the weights are now: averaged weights have others."""
+        """Take the statistics of latents and powers from [B, 2, T] as the weights are now: averaged ones have others."""
         whitening = self.encoder.whitening
         if whitening is not None:
             hidden = [self.encoder.layers(self.encoder.magnitude(each[None])) for each in audio]
             whitening.observe(torch.cat(hidden), 1.0)
+        if self.mdct is not None and self.envelope is not None:
+            pairs = [(self.envelope(self.encode(each[None])), self.mdct(self.to_signal(each[None]))) for each in audio]
+            self.envelope.settle(*(torch.cat(each) for each in zip(*pairs, strict=True)))
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio [B, 2, T] in [-1, 1] -> latent [B, 32, T / hop]; T must be a multiple of `config.divisor`."""

@@ -20,6 +20,8 @@ from mousai.config import EnvelopeConfig
 from mousai.diffusion import alpha_beta
 
 MEDIAN_BIAS = 0.237  # of a mean of three squared normal variables: log of 1 over its median
+MEAN_BIAS = 0.369  # and minus the mean of its log: log 1.5 - digamma(1.5)
+FAR = 6.0  # nats, 26 dB: a moment that is missed by more counts as missed by so much
 POWER_FLOOR = 1e-8  # of a coefficient of the diffused signal: 80 dB below unit variance
 REGIONS = 80  # of the mel scale, over which powers are compared as sums
 SPANS = (1, 5, 17)  # MDCT frames over which as well: at 512 bands 11, 53 and 181 ms
@@ -92,6 +94,7 @@ class Envelope(nn.Module):
     """Latent [B, 32, L] -> variance [B, 2, F, K] of the diffused signal's MDCT coefficients, mid and side."""
 
     level: Tensor
+    correction: Tensor
     regions: Tensor  # see `mel_regions`
 
     def __init__(self, config: EnvelopeConfig, latent_channels: int, hop: int, momentum: float = 0.01) -> None:
@@ -106,6 +109,7 @@ class Envelope(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(cast(Tensor, self.last.bias))
         self.register_buffer("level", torch.zeros(2, 1, config.bands))  # log of the mean power, a running statistic
+        self.register_buffer("correction", torch.zeros(2, 1, config.bands))  # see `settle`
         self.register_buffer("regions", mel_regions(config.bands), persistent=False)
 
     def observe(self, coefficients: Tensor) -> None:
@@ -113,10 +117,20 @@ class Envelope(nn.Module):
         level = (coefficients.detach().square().mean(dim=(0, 2)) + POWER_FLOOR).log()[:, None]
         self.level.lerp_(level, 1.0 if not self.level.any() else self.momentum)
 
+    @torch.no_grad()
+    def settle(self, power: Tensor, coefficients: Tensor) -> None:
+        """Shift every band, so that predicted powers [N, 2, F, K] are right on average, in dB, for these coefficients.
+
+        Averaged weights predict powers that are up to 3 dB off, although those of every step they average are not.
+        """
+        if self.level.any():
+            missed = (local_power(coefficients).log() + MEAN_BIAS - power.log()).clamp(-FAR, FAR)
+            self.correction += missed.mean(dim=(0, 2))[:, None]
+
     def forward(self, latent: Tensor) -> Tensor:
         h = self.last(self.layers(latent)).float()
         log_power = h.transpose(1, 2).unflatten(2, self.shape).permute(0, 2, 1, 3, 4).flatten(2, 3)
-        log_power = torch.cat([log_power, log_power[:, :, -1:]], dim=2) + self.level  # T / K + 1 frames
+        log_power = torch.cat([log_power, log_power[:, :, -1:]], dim=2) + self.level + self.correction  # T / K + 1 frames
         return log_power.clamp(max=20).exp() + POWER_FLOOR
 
     def weigh(self, error: Tensor) -> Tensor:

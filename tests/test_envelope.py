@@ -219,6 +219,19 @@ def test_what_the_powers_know_survives_any_number_of_steps(monkeypatch: pytest.M
         assert torch.allclose(signal, dmae.mdct.inverse(powers.sqrt() * dmae.mdct(noise)), rtol=1e-3, atol=1e-3)
 
 
+def test_settled_powers_are_right_on_average_and_unobserved_ones_are_left_alone():
+    envelope = Envelope(EnvelopeConfig(bands=64, channels=16), 32, 1024)
+    latent, coefficients = draw(4, 32, 8), 0.1 * draw(4, 2, 129, 64)
+    envelope.settle(envelope(latent), coefficients)
+    assert not envelope.correction.any()
+    envelope.level.fill_(math.log(0.02))
+    envelope.settle(envelope(latent), coefficients)
+    assert (10 * torch.log10(envelope(latent) / 0.01)).abs().mean() < 0.3  # dB
+    shifted = envelope.correction.clone()
+    envelope.settle(envelope(latent), coefficients)
+    assert torch.allclose(envelope.correction, shifted, atol=0.01)  # once is enough
+
+
 def test_silence_gives_a_finite_loss_and_silence():
     dmae = tiny().train()
     batch = AudioBatch(audio=torch.zeros(1, 2, LENGTH), valid_length=torch.tensor([LENGTH]), track_ids=["a"])
