@@ -20,7 +20,6 @@ from mousai.config import EnvelopeConfig
 from mousai.diffusion import alpha_beta
 
 MEDIAN_BIAS = 0.237  # of a mean of three squared normal variables: log of 1 over its median
-MEAN_BIAS = 0.369  # and minus the mean of its log: log 1.5 - digamma(1.5)
 FAR = 6.0  # nats, 26 dB: a moment that is missed by more counts as missed by so much
 POWER_FLOOR = 1e-8  # of a coefficient of the diffused signal: 80 dB below unit variance
 REGIONS = 80  # of the mel scale, over which powers are compared as sums
@@ -119,13 +118,15 @@ class Envelope(nn.Module):
 
     @torch.no_grad()
     def settle(self, power: Tensor, coefficients: Tensor) -> None:
-        """Shift every band, so that predicted powers [N, 2, F, K] are right on average, in dB, for these coefficients.
+        """Shift every band, so that noise of predicted powers [N, 2, F, K] is on average as loud as these coefficients.
 
-        Averaged weights predict powers that are up to 3 dB off, although those of every step they average are not.
+        On average in dB. Averaged weights predict powers that are up to 3 dB off, although those of every step they
+        average are not.
         """
         if self.level.any():
-            missed = (local_power(coefficients).log() + MEAN_BIAS - power.log()).clamp(-FAR, FAR)
-            self.correction += missed.mean(dim=(0, 2))[:, None]
+            noise = torch.randn(power.shape, generator=torch.Generator().manual_seed(0)).to(power)
+            missed = local_power(coefficients).log() - local_power(power.sqrt() * noise).log()
+            self.correction += missed.clamp(-FAR, FAR).mean(dim=(0, 2))[:, None]
 
     def forward(self, latent: Tensor) -> Tensor:
         h = self.last(self.layers(latent)).float()
