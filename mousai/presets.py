@@ -137,7 +137,7 @@ MICRO = Preset(
         text_encoder="minilm",
         whiten=True,
     ),
-    train_dmae=FitConfig(length=2**16, steps=100_000, learning_rate=1e-3, encoder_rate=0.1, warmup=200, texture=1.0),
+    train_dmae=FitConfig(length=2**16, steps=100_000, learning_rate=1e-3, encoder_rate=0.1, warmup=200, texture=4.0),
     train_generator=FitConfig(length=2**20, steps=50_000, learning_rate=5e-4),
 )
 
@@ -176,7 +176,7 @@ TINY = Preset(
     ),
     train_dmae=FitConfig(
         length=2**15, steps=20_000, batch_size=4, learning_rate=2e-3, encoder_rate=0.05, ema_beta=0.999, warmup=200,
-        texture=1.0,
+        texture=4.0,
         checkpoint_every=500, validate_every=500, preview_every=5_000, validation_examples=16,
     ),
     train_generator=FitConfig(
