@@ -109,8 +109,8 @@ def hear(dmae: DMAE, workspace: Path, folder: Path, count: int = 3) -> None:
                 quiet = audio * peak_gain(audio.abs().max().item())
                 soundfile.write(temporary / f"{number}-{name}.ogg", quiet.T.numpy(), SAMPLE_RATE, format="OGG")
             track = tracks[examples.track_ids[i]]
-            named = (track.title or Path(track.path).stem, ", ".join(track.artists) or "?", Path(track.library).name)
-            titles[str(number)] = "{} by {} ({})".format(*named)
+            named = (track.title or Path(track.path).stem, *track.artists, Path(track.library).name)
+            titles[str(number)] = ", ".join(named)
         write_json(temporary / "titles.json", titles)
 
 

@@ -131,7 +131,9 @@ class Envelope(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         h = self.last(self.layers(latent)).float()
         log_power = h.transpose(1, 2).unflatten(2, self.shape).permute(0, 2, 1, 3, 4).flatten(2, 3)
-        log_power = torch.cat([log_power, log_power[:, :, -1:]], dim=2) + self.level + self.correction  # T / K + 1 frames
+        log_power = (
+            torch.cat([log_power, log_power[:, :, -1:]], dim=2) + self.level + self.correction
+        )  # T / K + 1 frames
         return log_power.clamp(max=20).exp() + POWER_FLOOR
 
     def weigh(self, error: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """What an autoencoder is judged by: a perfect one, a deaf one and a noisy one get what they deserve."""
 
 import dataclasses
+from html import escape
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from mousai.batches import AudioBatch
 from mousai.dmae import DMAE
 from mousai.judge import Judgement, effective_rank, judge, judgement
 from mousai.presets import TINY
+from mousai.pretrained import WEIGHTS
+from mousai.storage import read_json
 
 TRACKS = 6
 LENGTH = 2**15
@@ -103,3 +107,13 @@ def test_every_bar_of_stage_one_can_fail(tmp_path):
 def test_the_section_shows_the_figures(tmp_path):
     text = "".join(stage_one.section(found(tmp_path / "none"), tmp_path))
     assert "40 of 40" in text and "4.00" in text and (tmp_path / "dmae-steps.png").exists()
+
+
+@pytest.mark.parametrize("weights", sorted(WEIGHTS.iterdir()), ids=lambda folder: folder.name)
+def test_the_page_shows_what_weights_were_measured_by_and_lets_it_be_heard(weights: Path):
+    figures, text = read_json(weights / "figures.json"), "".join(stage_one.card_section(weights))
+    for name, found in figures.items():
+        assert f"tracks of {name} " in text and f'<td class="number">{found["curve"][-1]["distance"]:.2f}</td>' in text
+    titles = read_json(weights / "heard" / "titles.json")
+    assert len(titles) == 3 and text.count("<audio") == 6
+    assert all(escape(title) in text for title in titles.values())
