@@ -141,7 +141,7 @@ class DMAE(nn.Module):
 
     @torch.no_grad()
     def settle(self, audio: Tensor) -> None:
-        """Take the statistics of latents and powers from [B, 2, T] as the weights are now: averaged ones have others."""
+        """Take the statistics of latents and powers from [B, 2, T]: those of averaged weights are others."""
         whitening = self.encoder.whitening
         if whitening is not None:
             hidden = [self.encoder.layers(self.encoder.magnitude(each[None])) for each in audio]

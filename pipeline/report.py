@@ -75,7 +75,7 @@ class Selection:
     left_out: int  # tracks in all
     left_out_duration: float  # s
     groups: tuple[LeftOutGroup, ...]  # the longest first
-    thresholds: dict[str, float | None]  # of `[select]`; None: switched off
+    thresholds: dict[str, float | tuple[str, ...] | None]  # the settings of `[select]`; None: switched off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,8 @@ def _selection(manifests: Path, tracks: Columns, settings: SelectSettings) -> tu
         left_out_duration=summary.duration_left_out,
         groups=tuple(sorted(groups, key=lambda group: (-group.duration, group.code))),
         thresholds={
-            name: value if math.isfinite(value) else None for name, value in dataclasses.asdict(settings).items()
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in dataclasses.asdict(settings).items()
         },
     ), one_a_recording({name: column.filter(kept) for name, column in tracks.items()})
 

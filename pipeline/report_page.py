@@ -249,9 +249,14 @@ def _selection(report: Report) -> list[str]:
     ]
 
 
-def _thresholds(settings: Mapping[str, float | None]) -> Iterator[tuple[str, str]]:
+def _thresholds(settings: Mapping[str, float | tuple[str, ...] | None]) -> Iterator[tuple[str, str]]:
     for name, value in settings.items():
-        yield name, "off" if value is None else str(value).lower() if isinstance(value, bool) else f"{value:g}"
+        if isinstance(value, tuple):
+            yield name, ", ".join(value) or "any"
+        elif isinstance(value, bool):
+            yield name, str(value).lower()
+        else:
+            yield name, "off" if value is None else f"{value:g}"
 
 
 def _split(split: Split) -> list[str]:

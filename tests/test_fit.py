@@ -291,7 +291,8 @@ def test_a_checkpoint_holds_no_pickle(uncut: Path, monkeypatch: pytest.MonkeyPat
     folder = latest_checkpoint(uncut)
     assert folder is not None
     names = {path.name for path in folder.iterdir()}
-    assert names == {"checkpoint.json", *(f"{name}.safetensors" for name in ("model", "ema", "optimizer"))}
+    tensors = {f"{name}.safetensors" for name in ("model", "ema", "optimizer")}
+    assert names == {"checkpoint.json", "tracks.txt", *tensors}
     with safetensors.safe_open(folder / "ema.safetensors", "pt") as file:
         assert set(file.keys()) == make_model().state_dict().keys()
     monkeypatch.setattr("torch.load", lambda *_, **__: crash())
