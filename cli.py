@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -231,7 +231,7 @@ def shard(workspace: WorkspaceOption = HERE, workers: WorkersOption = None, as_j
 
     space = open_workspace(workspace)
     with space.lock():
-        _require_finished_removal(space)
+        _require_finished_removal(space, but_for_exports=True)  # which may want shards made before they can be anew
         summary = _plan_chunks(space)
         done = run(
             space.manifests, space.shards, audio_format=space.shard.audio_format, select=space.select,
@@ -257,7 +257,7 @@ def remove(
     artist: Annotated[list[str] | None, typer.Option(help="An artist, featured ones too; may be repeated.")] = None,
     album: Annotated[list[str] | None, typer.Option(help="An album.")] = None,
     track: Annotated[list[str] | None, typer.Option(help="A title, or a track's id.")] = None,
-    path: Annotated[list[Path] | None, typer.Option(help="A file, or a folder with all in it.")] = None,
+    path: Annotated[list[str] | None, typer.Option(metavar="PATH", help="A file, or a folder with all in it.")] = None,
     from_list: Annotated[
         Path | None, typer.Option("--list", help="A CSV file with columns of artist, album, track, path.")
     ] = None,
@@ -265,7 +265,7 @@ def remove(
         bool, typer.Option("--forget", help="Of a --path that is gone: take out what was there; keep nothing out.")
     ] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Take what is named off the list again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; touch nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, or come back; touch nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
@@ -278,29 +278,30 @@ def remove(
     from pipeline import removal
     from pipeline import remove as stage
 
-    named = {"artist": artist or [], "album": album or [], "track": track or [], "path": list(map(str, path or []))}
-    rules = [*removal.make_rules(named), *(removal.read_list(from_list) if from_list else [])]
+    named = {"artist": artist or [], "album": album or [], "track": track or [], "path": path or []}
+    lines = removal.read_list(from_list) if from_list else {}
+    rules = [*removal.make_rules(named), *lines.values()]
     space = open_workspace(workspace)
     with space.lock():
         if undo:
-            for request in stage.undo(space.manifests, rules):
-                print(f"{request} is kept out no longer.")
-            return _next("mousai ingest", workspace)
+            return _describe_undone(stage.undo(space.manifests, rules, dry_run=dry_run), dry_run, workspace, as_json)
         if forget:
             _require_forgettable(rules)
         matches = stage.find_removals(space.manifests, rules, all_must_match=not (from_list or forget))
         if not as_json:
             _describe_matches(matches)
+        _warn_of_unmatched(space, matches, from_list, lines)
         if matches and not (dry_run or yes):
             _confirm("Take all that out?")
         done = _remove(space, matches, forget, dry_run)
+    proof = done["proof"]
     if as_json:
-        _print_json(done)
+        _print_json(done | {"proof": proof and dataclasses.asdict(proof)})
     else:
-        _describe_removal(done)
+        _describe_removal(space, done)
         if done["taken"] and (space.folder / "report").exists():
             print("The report shows the data as it was. Make it again with: mousai report")
-    if done["proof"] and (done["proof"]["found"] or done["proof"]["unreadable"]):
+    if proof and not proof.holds:
         sys.exit(1)
 
 
@@ -572,6 +573,7 @@ def export(
     space = open_workspace(workspace)
     folder = out or space.exports / export_format
     with space.lock():
+        _require_finished_removal(space, but_for_exports=True)
         _plan_chunks(space)
         require_current(space.manifests, space.shards, space.shard.audio_format, space.select)
         done = run(
@@ -848,7 +850,7 @@ def _remove(space: Workspace, matches: "list[Match]", forget: bool, dry_run: boo
     return {
         "matches": [_match_facts(match) for match in matches],
         "taken": taken and dataclasses.asdict(taken),
-        "proof": proof and dataclasses.asdict(proof),
+        "proof": proof,
         "kept_out": requests(read_removed(space.manifests)),
         "trained_with": [dataclasses.asdict(each) for each in lineages if each.is_concerned],
         "cannot_say": [each.path for each in lineages if each.is_unknown],
@@ -882,8 +884,35 @@ def _describe_matches(matches: "list[Match]") -> None:
             print(f"  not matched, though like it: {'; '.join(match.similar)}")
 
 
-def _describe_removal(done: dict[str, Any]) -> None:
+def _warn_of_unmatched(
+    space: Workspace, matches: "list[Match]", from_list: Path | None, lines: "Mapping[int, Removed]"
+) -> None:
+    """Name the lines of a list that match nothing, and have not been removed before: they may be misspelled."""
+    from pipeline.removal import read_removed, with_known_wording
+
+    listed = read_removed(space.manifests)
+    matched = {match.rule for match in matches if match.tracks}
+    for line, rule in zip(lines, with_known_wording(lines.values(), listed), strict=True):
+        if rule not in matched and rule not in listed:
+            print(f"mousai: line {line} of {from_list} ({rule.request}) matches no track that is here", file=sys.stderr)
+
+
+def _describe_undone(undone: dict[str, int], dry_run: bool, workspace: Path, as_json: bool) -> None:
+    if as_json:
+        return _print_json({"undone": undone})
+    for request, num_files in undone.items():
+        would = "would be" if dry_run else "is"
+        print(f"{request} {would} kept out no longer: {num_files} files can come back.")
+    if not dry_run:
+        _next("mousai ingest", workspace)
+
+
+def _describe_removal(space: Workspace, done: dict[str, Any]) -> None:
+    from pipeline.proof import by_folder
+
     taken, proof = done["taken"], done["proof"]
+    if not (done["kept_out"] or done["matches"]) and (proof is None or proof.holds):
+        return print("Nothing to do: no request is on the list. To name one: mousai remove --artist NAME --dry-run")
     if taken:
         parts = [
             f"{taken['num_tracks']} files and {taken['num_chunks']} chunks taken out",
@@ -891,14 +920,13 @@ def _describe_removal(done: dict[str, Any]) -> None:
             f"{len(taken['deleted'])} deleted",
             f"{taken['num_previews']} previews deleted",
         ]
-        print(f"{'; '.join(parts)}." if any(taken.values()) else "Nothing to do: all of it had gone.")
-        left = [*proof["found"], *proof["unreadable"]]
-        print(
-            f"{proof['num_ids']} recordings searched for in {proof['num_files']} files: "
-            + ("LEFT" if left else "gone.")
-        )
-        for path in left:
-            print(f"mousai: {path} still names some or cannot be read. Delete it, then: mousai remove", file=sys.stderr)
+        nothing = "Nothing to do: all of it had gone." if proof.holds else "Nothing more to take out, but:"
+        print(f"{'; '.join(parts)}." if any(taken.values()) else nothing)
+        where = "gone." if proof.holds else f"left in {len(proof.left)}."
+        print(f"{proof.num_ids} recordings searched for in {proof.num_files} files: {where}")
+        for left in by_folder(proof, space.folder):
+            what = f"{len(left.files)} files there name some of it or cannot be read"
+            print(f"mousai: {left.folder}: {what}. To mend it, {left.cure}; then: mousai remove", file=sys.stderr)
     print(f"Kept out of later scans: {'; '.join(done['kept_out']) or 'nothing'}.")
     for each in done["trained_with"]:
         rests = f"; its DMAE {each['dmae']}: {each['dmae_num_tracks']}" if each["dmae"] else ""
@@ -907,10 +935,10 @@ def _describe_removal(done: dict[str, Any]) -> None:
         print(f"May have been trained with it, and keeps no list of its tracks: {path}")
 
 
-def _require_finished_removal(space: Workspace) -> None:
+def _require_finished_removal(space: Workspace, *, but_for_exports: bool = False) -> None:
     from pipeline.removal import require_finished
 
-    require_finished(space.manifests)
+    require_finished(space.manifests, but_for_exports=but_for_exports)
 
 
 def _plan_chunks(space: Workspace) -> "ChunkSummary":

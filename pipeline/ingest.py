@@ -33,9 +33,9 @@ from pipeline.quality import Quality
 from pipeline.records import Fingerprint, Reason, Rejected, Track
 from pipeline.removal import (
     Row,
-    is_unfinished,
     kept_out,
     read_removed,
+    read_state,
     reject_removed,
     request_for_path,
     requests,
@@ -150,7 +150,7 @@ def ingest(
     described = describe_all(rows, manifests, [*roots, *all_libraries], names)
     rows, met = reject_removed(described.rows, removed)
     if met and not dry_run:
-        write_removed(manifests, [*removed, *met], unfinished=is_unfinished(manifests))
+        write_removed(manifests, [*removed, *met], read_state(manifests))
     new = _by_path(rows)
     new_facts: dict[str, Any] = {"libraries": [str(library) for library in all_libraries]}
     if names.titled:

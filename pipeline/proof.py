@@ -7,14 +7,17 @@ weights hold no ids inside; what a run was trained on is told by `mousai.lineage
 import gzip
 import os
 import re
+import shlex
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from mousai.storage import read_json
 
 _ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _NO_TEXT = {".wav", ".flac", ".png", ".safetensors"}
@@ -29,11 +32,49 @@ class Proof:
     num_ids: int
     found: dict[str, int]  # file -> how many of the ids are in it; empty: all of them are gone
     unreadable: tuple[str, ...]  # files that nothing can be said of
+    cards: tuple[str, ...] = ()  # dataset cards of exports that hold some: they have no ids, but names
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """All files that have to go."""
+        return tuple(dict.fromkeys([*self.found, *self.unreadable, *self.cards]))
 
     @property
     def holds(self) -> bool:
         """Whether every file was read and none held any of the ids."""
-        return not self.found and not self.unreadable
+        return not self.left
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """What a search has found in one folder of the workspace."""
+
+    folder: str  # below the workspace
+    files: tuple[str, ...]
+    cure: str
+
+
+def by_folder(proof: Proof, workspace: Path) -> list[Left]:
+    """What is left, by folder: an export, a run, the latents of an encoder, …"""
+    files: dict[Path, list[str]] = {}
+    for file in proof.left:
+        parts = Path(file).relative_to(workspace).parts
+        files.setdefault(workspace.joinpath(*parts[: min(2, len(parts) - 1)]), []).append(file)
+    return [
+        Left(folder=str(folder.relative_to(workspace)), files=tuple(of_folder), cure=_cure(folder, of_folder))
+        for folder, of_folder in files.items()
+    ]
+
+
+def _cure(folder: Path, files: Sequence[str]) -> str:
+    try:
+        export_format = read_json(folder / "export.json")["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"delete {Path(files[0]).relative_to(folder)}" + (f" and {len(files) - 1} more" if files[1:] else "")
+    if [Path(file).name for file in files] == ["README.md"]:
+        return "delete README.md, the card"  # edited: an export would leave it as it is
+    out = "" if folder.name == export_format else f" --out {shlex.quote(str(folder))}"
+    return f"make it anew with mousai export --format {export_format}{out}, or delete it"
 
 
 def search(folders: Iterable[Path], ids: Collection[str], exempt: Collection[str]) -> Proof:

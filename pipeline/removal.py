@@ -6,11 +6,13 @@ must have them all. Names are compared without case, accents and spacing.
 
 import csv
 import difflib
+import io
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -42,6 +44,15 @@ class Match:
     similar: tuple[str, ...]  # names like the one that was asked for, which it does not match
 
 
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """How far the removal of what is on the list has come."""
+
+    unfinished: bool = False  # what is on the list may still be in the workspace
+    left: Mapping[str, str] = field(default_factory=dict)  # once taken out: folder that holds some yet -> its cure
+    cards: Mapping[str, str] = field(default_factory=dict)  # dataset card below exports/ that names some -> SHA-256
+
+
 # The list
 
 
@@ -51,10 +62,15 @@ def read_removed(manifests: Path) -> list[Removed]:
     return read_table(path, Removed, "mousai remove") if path.exists() else []
 
 
-def write_removed(manifests: Path, rows: Iterable[Removed], *, unfinished: bool) -> None:
-    """Publish the list; `unfinished` while what it names may still be in tables, shards or latents."""
-    ordered = sorted(set(rows), key=_order)
-    write_table(manifests / FILE, Removed, ordered, unfinished=unfinished)
+def write_removed(manifests: Path, rows: Iterable[Removed], state: State) -> None:
+    """Publish the list."""
+    write_table(manifests / FILE, Removed, sorted(set(rows), key=_order), **asdict(state))
+
+
+def read_state(manifests: Path) -> State:
+    """As the list tells it; finished where there is none."""
+    facts = read_facts(manifests / FILE)
+    return State(**{each.name: facts[each.name] for each in fields(State) if each.name in facts})
 
 
 def _order(row: Removed) -> tuple[str, str]:
@@ -63,13 +79,21 @@ def _order(row: Removed) -> tuple[str, str]:
 
 def is_unfinished(manifests: Path) -> bool:
     """Whether a removal was begun and has not been brought to its end."""
-    return bool(read_facts(manifests / FILE).get("unfinished"))
+    return read_state(manifests).unfinished
 
 
-def require_finished(manifests: Path) -> None:
-    """UserError while a removal that was cut off may have left removed music in shards or latents."""
-    if is_unfinished(manifests):
+def require_finished(manifests: Path, *, but_for_exports: bool = False) -> None:
+    """UserError while removed music may be here; for what makes exports anew, those alone are no hindrance."""
+    state = read_state(manifests)
+    if not state.unfinished:
+        return
+    if not state.left:
         raise UserError("a removal was cut off, and removed music may still be here. Finish it with: mousai remove")
+    if not (but_for_exports and all(folder.startswith("exports/") for folder in state.left)):
+        cures = " ".join(f"{folder}: {cure}." for folder, cure in state.left.items())
+        raise UserError(
+            f"some of what was removed is left in files that mousai leaves alone. {cures} Then: mousai remove"
+        )
 
 
 def recordings(rows: Iterable[Removed]) -> set[str]:
@@ -93,22 +117,43 @@ def make_rules(named: Mapping[str, Sequence[str]]) -> list[Removed]:
     ]
 
 
-def read_list(path: Path) -> list[Removed]:
-    """The rules in a CSV file: its first line names columns of `KINDS`, each further line is a request."""
-    try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a text in UTF-8 ({error})") from error
-    kinds = [kind.strip().lower() for kind in rows[0]] if rows else []
+def read_list(path: Path) -> dict[int, Removed]:
+    """Line -> rule, of a CSV file: its first line names columns of `KINDS`, each further line is a request."""
+    rows = _read_csv(path)
+    _, kinds = next(rows, (1, []))
+    kinds = [kind.strip().lower() for kind in kinds]
     if not kinds or not set(kinds) <= set(KINDS):
         raise UserError(f"the first line of {path} must name its columns, of {', '.join(KINDS)}; it is {kinds}")
-    rules = []
-    for number, row in enumerate(rows[1:], 2):
+    rules = {}
+    for number, row in rows:
         if len(row) > len(kinds):
             raise UserError(f"line {number} of {path} has {len(row)} values for {len(kinds)} columns: quote commas")
-        if values := {kind: value.strip() for kind, value in zip(kinds, row, strict=False) if value.strip()}:
-            rules.append(_rule(values))
+        values = {kind: value.strip() for kind, value in zip(kinds, row, strict=False) if value.strip()}
+        if any("\n" in value for kind, value in values.items() if kind != "path"):
+            raise UserError(f"line {number} of {path} begins a name that goes on in the next: is a quote left open?")
+        if values:
+            rules[number] = _rule(values)
+    if not rules:
+        raise UserError(f"{path} names nothing: there is no request below its first line")
     return rules
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number of its first line, values) of each row."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8 ({error}). Save it in that encoding") from error
+    reader = csv.reader(io.StringIO(text), strict=True)
+    number = 1
+    try:
+        for row in reader:
+            yield number, row
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"line {number} of {path} is no line of CSV ({error}): is a quote left open?") from error
 
 
 def _rule(values: Mapping[str, str]) -> Removed:
@@ -125,14 +170,16 @@ def _rule(values: Mapping[str, str]) -> Removed:
 
 def _fact(kind: str, value: str) -> Fact:
     if kind == "path":
-        return "location", os.fsencode(os.path.normpath(Path(value).expanduser().absolute()))
+        return "location", os.fsencode(os.path.normpath(Path(value).expanduser().absolute())) if value.strip() else b""
     if kind == "track":
         return ("track_id", value) if _TRACK_ID.fullmatch(value) else ("title", fold(value))
     return kind, fold(value)
 
 
 def _shown(raw_path: bytes) -> str:
-    return raw_path.decode("utf-8", "backslashreplace")
+    """On one line, whatever is in it."""
+    text = raw_path.decode("utf-8", "backslashreplace")
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 # Matching
@@ -267,7 +314,7 @@ def find_matches(tracks: Sequence[Track], rules: Sequence[Removed]) -> list[Matc
         paths = {track.raw_path for track in matched}
         recordings = dict.fromkeys(track.cluster or track.id for track in matched if track.id is not None)
         copies = [track for each in recordings for track in copies_of[each] if track.raw_path not in paths]
-        similar = _similar(spellings, rule, nearly=not matched)
+        similar = _similar(spellings, rule, matched)
         matches.append(Match(rule=rule, tracks=tuple(matched), copies=tuple(copies), similar=similar))
     return matches
 
@@ -281,14 +328,24 @@ def by_release(tracks: Iterable[Track]) -> list[tuple[str, list[Track]]]:
     return sorted(releases.items(), key=lambda release: (-len(release[1]), release[0]))
 
 
-def _spellings(tracks: Iterable[Track], kind: str) -> dict[str, str]:
-    """Folded name -> a spelling of it, of every artist, album or title."""
-    spellings: dict[str, str] = {}
+@dataclass(frozen=True)
+class _Spellings:
+    """Of every artist, album or title, by folded name."""
+
+    known: Mapping[str, str]  # -> a spelling
+    num_tracks: Mapping[str, int]
+
+
+def _spellings(tracks: Iterable[Track], kind: str) -> _Spellings:
+    known: dict[str, str] = {}
+    num_tracks: Counter[str] = Counter()
     for track in tracks:
-        for name in _names(track, kind):
-            spellings.setdefault(fold(name), name)
-    spellings.pop("", None)
-    return spellings
+        names = {fold(name): name for name in _names(track, kind)}
+        names.pop("", None)
+        num_tracks.update(names.keys())
+        for folded, name in names.items():
+            known.setdefault(folded, name)
+    return _Spellings(known, num_tracks)
 
 
 def _names(track: Track, kind: str) -> Iterable[str]:
@@ -297,16 +354,18 @@ def _names(track: Track, kind: str) -> Iterable[str]:
     return [(track.album if kind == "album" else track.title) or ""]
 
 
-def _similar(spellings: Mapping[str, Mapping[str, str]], rule: Removed, *, nearly: bool) -> tuple[str, ...]:
-    """Names that hold one of the rule's as a word and, where asked for, those that are nearly spelled like it."""
+def _similar(spellings: Mapping[str, _Spellings], rule: Removed, matched: Sequence[Track]) -> tuple[str, ...]:
+    """Names of tracks that do not match: with the rule's as a word in them, or nearly the same where none matches."""
     similar: list[str] = []
-    for kind, known in spellings.items():
+    for kind, every in spellings.items():
         wanted = getattr(rule, kind)
         if wanted is not None:
-            near = difflib.get_close_matches(wanted, known, n=_SIMILAR, cutoff=0.6) if nearly else []
+            of_matched = _spellings(matched, kind).num_tracks
+            names = [name for name, count in every.num_tracks.items() if count > of_matched.get(name, 0)]
+            near = [] if matched else difflib.get_close_matches(wanted, names, n=_SIMILAR, cutoff=0.6)
             word = re.compile(rf"\b{re.escape(wanted)}\b")
-            holding = sorted(name for name in known if wanted in name and word.search(name))
-            similar += [known[name] for name in dict.fromkeys([*near, *holding]) if name != wanted]
+            holding = sorted(name for name in names if wanted in name and word.search(name))
+            similar += [every.known[name] for name in dict.fromkeys([*near, *holding]) if name != wanted]
     return tuple(similar[:_SIMILAR])
 
 

@@ -7,13 +7,14 @@ members in a folder beside it and moved into place whole. Shards that held nothi
 
 import dataclasses
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mousai.errors import UserError
 from mousai.progress import progress
-from mousai.storage import read_json, write_json
+from mousai.storage import read_json, sha256_of_file, write_json
 from pipeline.chunks import FILE as CHUNKS
 from pipeline.chunks import group_tracks, read_chunks
 from pipeline.duplicates import FILE as FINGERPRINTS
@@ -23,16 +24,17 @@ from pipeline.ingest import PARTS
 from pipeline.manifest import read_facts, read_table, write_table
 from pipeline.metadata import drop_said
 from pipeline.prompts import tracks_by_id
-from pipeline.proof import Proof, search
-from pipeline.records import Chunk, LatentMember, Rejected, Removed, ShardMember, Track
+from pipeline.proof import Proof, by_folder, search
+from pipeline.records import Chunk, LatentMember, Reason, Rejected, Removed, ShardMember, Track
 from pipeline.removal import (
     FILE,
     Match,
     Row,
+    State,
     find_matches,
-    is_unfinished,
     kept_out,
     read_removed,
+    read_state,
     recordings,
     reject_removed,
     request_for_path,
@@ -111,12 +113,24 @@ def remove(places: Places, rules: Sequence[Removed], audio_format: AudioFormat) 
     """Put the rules on the list, take out all that is on it, and search for what is left of it."""
     listed = read_removed(places.manifests)
     if not set(rules) <= set(listed):
-        write_removed(places.manifests, [*listed, *rules], unfinished=True)
+        _write_begun(places.manifests, [*listed, *rules])
     taken, gone = take_out(places, audio_format)
     proof = search_for(places, gone)
-    if proof.holds and is_unfinished(places.manifests):
-        write_removed(places.manifests, read_removed(places.manifests), unfinished=False)
+    before, after = read_state(places.manifests), _state_after(places, proof)
+    if before.unfinished and after != before:
+        write_removed(places.manifests, read_removed(places.manifests), after)
     return taken, proof
+
+
+def _write_begun(manifests: Path, rows: Iterable[Removed]) -> None:
+    """The list, while what it names may still be in tables, shards or latents."""
+    write_removed(manifests, rows, replace(read_state(manifests), unfinished=True, left={}))
+
+
+def _state_after(places: Places, proof: Proof) -> State:
+    left = {each.folder: each.cure for each in by_folder(proof, places.manifests.parent)}
+    cards = {str(Path(card).relative_to(places.exports)): sha256_of_file(Path(card)) for card in proof.cards}
+    return State(unfinished=not proof.holds, left=left, cards=cards)
 
 
 def forget(places: Places, rules: Sequence[Removed], audio_format: AudioFormat) -> tuple[Taken, Proof]:
@@ -126,22 +140,40 @@ def forget(places: Places, rules: Sequence[Removed], audio_format: AudioFormat) 
     return taken, search_for(places, gone)
 
 
-def undo(manifests: Path, rules: Sequence[Removed]) -> list[str]:
-    """Take requests off the list; UserError, with nothing changed, for one that is not on it. The words of those."""
+def undo(manifests: Path, rules: Sequence[Removed], *, dry_run: bool = False) -> dict[str, int]:
+    """Take requests off the list: their words -> how many files of the library each has kept out.
+
+    UserError, with nothing changed, for one that is not on it, or where none is named.
+    """
     listed = read_removed(manifests)
-    undone = [rule.request for rule in with_known_wording(rules, listed)]
-    for rule in with_known_wording(rules, listed):
+    there = f"On it: {'; '.join(requests(listed)) or 'nothing'}"
+    if not rules:
+        raise UserError(f"name what is to be taken off the list: mousai remove --undo --artist NAME. {there}")
+    known = with_known_wording(rules, listed)
+    for rule in known:
         if rule not in listed:
-            there = "; ".join(requests(listed)) or "nothing"
-            raise UserError(f"{rule.request} is not on the list of what was removed. On it: {there}")
-    left = [row for row in listed if row.request not in undone]
-    write_removed(manifests, left, unfinished=is_unfinished(manifests))
+            raise UserError(f"{rule.request} is not on the list of what was removed. {there}")
+    path = manifests / "rejected.parquet"
+    rejected = read_table(path, Rejected, "mousai ingest") if path.exists() else []
+    kept = Counter(row.detail for row in rejected if row.reason == Reason.REMOVED)
+    undone = {rule.request: kept[rule.request] for rule in known}
+    if not dry_run:
+        write_removed(manifests, [row for row in listed if row.request not in undone], read_state(manifests))
     return undone
 
 
 def search_for(places: Places, ids: Collection[str]) -> Proof:
-    """Look for track ids in all that the workspace holds."""
-    return search(dataclasses.astuple(places), ids, EXEMPT)
+    """Look for track ids in all that the workspace holds, and for the cards that were made of exports with some."""
+    proof = search(dataclasses.astuple(places), ids, EXEMPT)
+    below = [Path(file).relative_to(places.exports) for file in proof.left if places.exports in Path(file).parents]
+    beside = {places.exports / path.parts[0] / "README.md" for path in below}
+    noted = read_state(places.manifests).cards  # beside what is gone by now; once rewritten, a card is another
+    cards = {card for card in beside if card.is_file()} | {
+        card
+        for card, sha256 in ((places.exports / name, sha256) for name, sha256 in noted.items())
+        if card.is_file() and sha256_of_file(card) == sha256
+    }
+    return replace(proof, cards=tuple(sorted(map(str, cards))))
 
 
 def take_out(
@@ -183,7 +215,7 @@ def _plan_change(manifests: Path, forget: Forget) -> _Change:
     before = _read_rows(manifests)
     after, met = reject_removed([row for row in before if not forget(row.raw_path)], removed)
     if met:
-        write_removed(manifests, [*removed, *met], unfinished=True)
+        _write_begun(manifests, [*removed, *met])
     out = kept_out(removed)
     libraries = _libraries(manifests)
     dropped = [each for each in libraries if forget(each.encode()) or request_for_path(out, each.encode())]
@@ -212,11 +244,12 @@ def _tracks(rows: Iterable[Row]) -> list[Track]:
 
 
 def _read_rows(folder: Path, prefix: str = "") -> list[Row]:
-    rows: list[Row] = []
-    for name, record in (("tracks", Track), ("rejected", Rejected)):
+    rows: dict[bytes, Row] = {}  # a run that was killed between the two tables may have left a file in both
+    for name, record in (("rejected", Rejected), ("tracks", Track)):
         path = folder / f"{prefix}{name}.parquet"
-        rows += read_table(path, record, "mousai ingest") if path.exists() else []
-    return sorted(rows, key=lambda row: (row.path, row.raw_path))
+        of_table: list[Row] = read_table(path, record, "mousai ingest") if path.exists() else []
+        rows |= {row.raw_path: row for row in of_table}
+    return sorted(rows.values(), key=lambda row: (row.path, row.raw_path))
 
 
 def _write_rows(folder: Path, rows: Sequence[Row], prefix: str = "", **facts: object) -> None:

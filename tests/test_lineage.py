@@ -111,3 +111,37 @@ def test_a_removal_that_was_cut_off_stops_the_stages_that_read_what_it_left(copy
     monkeypatch.undo()
     assert "1 files and 1 chunks taken out" in mousai("remove", "-w", copy.workspace).out
     assert copy.run("shard").code == 0
+
+
+def test_undo_says_what_would_come_back_and_touches_nothing_in_a_dry_run(copy: Chain):
+    nothing = mousai("remove", "-w", copy.workspace)
+    assert nothing.code == 0 and "no request is on the list" in nothing.out and "gone" not in nothing.out
+    assert mousai("remove", "--artist", "Ann", "--yes", "-w", copy.workspace).code == 0
+    before = state_of(copy.workspace)
+    dry = mousai("remove", "--undo", "--artist", "ann", "--dry-run", "-w", copy.workspace)
+    assert (dry.code, dry.out) == (0, "artist Ann would be kept out no longer: 1 files can come back.\n")
+    assert state_of(copy.workspace) == before
+    assert "is kept out no longer" in mousai("remove", "--undo", "--artist", "ann", "-w", copy.workspace).out
+
+
+def test_lines_of_a_list_that_match_nothing_are_named(copy: Chain, tmp_path: Path):
+    (tmp_path / "list.csv").write_text("artist\nAnn\n\nAnnn\n")
+    done = mousai("remove", "--list", tmp_path / "list.csv", "--yes", "-w", copy.workspace)
+    assert done.code == 0
+    assert f"mousai: line 4 of {tmp_path / 'list.csv'} (artist Annn) matches no track" in done.err
+    assert "line 2" not in done.err
+
+
+def test_an_export_is_made_anew_and_then_a_removal_is_finished(copy: Chain):
+    exported = ["export", "--format", "hf", "-w", copy.workspace]
+    assert mousai(*exported).code == 0
+    left = mousai("remove", "--artist", "Ann", "--yes", "-w", copy.workspace)
+    assert left.code == 1 and left.err.count("mousai: exports/hf: ") == 1 and "export --format hf" in left.err
+    again = mousai("remove", "-w", copy.workspace)
+    assert again.code == 1 and "gone" not in again.out
+    refused = copy.run("encode-latents")
+    assert refused.code == 1 and "cut off" not in refused.err and "mousai export --format hf" in refused.err
+    assert copy.run("shard").code == 0
+    assert mousai(*exported).code == 0
+    assert mousai("remove", "-w", copy.workspace).code == 0
+    assert "Ann" not in (copy.workspace / "exports" / "hf" / "README.md").read_text()

@@ -4,6 +4,7 @@ import gzip
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,18 @@ from pipeline.chunks import ChunkPlan, read_chunks, update_chunks
 from pipeline.encode_latents import Encoder, encode_latents, is_stale
 from pipeline.ingest import ingest
 from pipeline.manifest import read_facts, read_table
-from pipeline.proof import Proof
+from pipeline.proof import Proof, by_folder
 from pipeline.records import Rejected, Track
-from pipeline.removal import fold, is_unfinished, make_rules, read_list, read_removed, require_finished
+from pipeline.removal import (
+    by_release,
+    find_matches,
+    fold,
+    is_unfinished,
+    make_rules,
+    read_list,
+    read_removed,
+    require_finished,
+)
 from pipeline.remove import Places, Taken, find_removals, forget, remove, search_for, undo
 from pipeline.shard import shard
 
@@ -263,8 +273,8 @@ def test_a_removal_whose_proof_fails_stays_unfinished(space: Space):
     note.write_text(str(space.tracks()["bob/1.flac"].id))
     _, proof = space.remove(artist=["Bob"])
     assert not proof.holds
-    with pytest.raises(UserError, match="Finish it with: mousai remove"):
-        require_finished(space.places.manifests)
+    with pytest.raises(UserError, match=r"runs: delete notes\.txt\. Then: mousai remove"):
+        require_finished(space.places.manifests, but_for_exports=True)
     note.unlink()
     taken, proof = remove(space.places, [], "flac")
     assert proof.holds and not taken.changed and not is_unfinished(space.places.manifests)
@@ -324,19 +334,78 @@ def test_a_list_may_come_before_the_music(tmp_path: Path):
     space = Space(tmp_path)
     (tmp_path / "list.csv").write_text("artist,album\nCid,\nBob,Hits\n\n", encoding="utf-8-sig")
     rules = read_list(tmp_path / "list.csv")
-    assert [rule.request for rule in rules] == ["artist Cid", "artist Bob, album Hits"]
-    find_removals(space.places.manifests, rules, all_must_match=False)
-    remove(space.places, rules, "flac")
+    assert [rule.request for rule in rules.values()] == ["artist Cid", "artist Bob, album Hits"]
+    find_removals(space.places.manifests, [*rules.values()], all_must_match=False)
+    remove(space.places, [*rules.values()], "flac")
     space.add("cid.flac", 1.5, "A", "CID", "B", 300.0)
     space.add("bob.flac", 1.5, "A", "Bob", "Other", 400.0)
     assert set(space.ingest()) == {"bob.flac"}
 
 
-@pytest.mark.parametrize("text", ["", "name\nBob\n", "artist\nBob,Hits\n", "artist\n\u0301\n"])
-def test_a_list_that_cannot_be_read_says_why(tmp_path: Path, text: str):
-    (tmp_path / "list.csv").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"list\.csv|could be removed"):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "the first line of .* must name its columns"),
+        ("name\nBob\n", "the first line of .* must name its columns"),
+        ("artist\nBob,Hits\n", "line 2 of .* has 2 values for 1 columns"),
+        ("artist\n\u0301\n", "could be removed"),
+        ("artist\n\n \n", "names nothing"),
+        ('artist\nCid\n"Bob\nDan\n', "line 3 of .* quote left open"),
+        ('artist\n"Bob\nDan"\n', "line 2 of .* quote left open"),
+        ("artist\nBj\xf6rk\n", "is no text in UTF-8"),
+        (None, "list.csv cannot be read: No such file or directory"),
+    ],
+)
+def test_a_list_that_cannot_be_read_says_why(tmp_path: Path, text: str | None, why: str):
+    if text is not None:
+        (tmp_path / "list.csv").write_text(text, encoding="latin-1" if "\xf6" in text else "utf-8")
+    with pytest.raises(UserError, match=why):
         read_list(tmp_path / "list.csv")
+
+
+def test_an_empty_path_is_no_folder():
+    with pytest.raises(UserError, match="'' is no path that could be removed"):
+        make_rules({"path": [""]})
+
+
+def test_what_matches_is_not_shown_as_merely_like_it(space: Space):
+    def similar(artist: str) -> tuple[str, ...]:
+        rules = make_rules({"artist": [artist]})
+        (match,) = find_matches([track("Abba feat. Ann"), track("Ann Trio"), track("Ann"), track("Bob")], rules)
+        return match.similar
+
+    def track(artist: str) -> Track:
+        return replace(some, raw_path=artist.encode(), artists=[artist], album_artist=None)
+
+    some = space.tracks()["dan/1.flac"]
+    assert similar("ANN") == ("Ann Trio",)
+    assert similar("Bub") == ("Bob",)
+
+
+def test_a_folder_is_shown_on_one_line(space: Space):
+    track = replace(space.tracks()["dan/1.flac"], raw_path="/m/a\nb/Björk.flac".encode(), artists=[], album=None)
+    assert [release for release, _ in by_release([track])] == ["/m/a\\nb"]
+    assert make_rules({"path": ["/m/a\nb"]})[0].request == "path /m/a\\nb"
+
+
+def test_exports_are_left_by_folder_with_their_cards_until_those_are_anew(space: Space):
+    ids = [track.id for name, track in space.tracks().items() if name.startswith("bob")]
+    folder = space.places.exports / "hf"
+    (folder / "train").mkdir(parents=True)
+    (folder / "export.json").write_text('{"format": "hf"}')
+    (folder / "README.md").write_text("| Bob | 2 |")
+    for track_id in ids:
+        (folder / "train" / f"{track_id}.flac").touch()
+    _, proof = space.remove(artist=["Bob"])
+    (left,) = by_folder(proof, space.places.manifests.parent)
+    assert (left.folder, len(left.files)) == ("exports/hf", 3)
+    with pytest.raises(UserError, match=r"exports/hf: make it anew with mousai export --format hf, or delete"):
+        require_finished(space.places.manifests)
+    require_finished(space.places.manifests, but_for_exports=True)
+    shutil.rmtree(folder / "train")
+    assert remove(space.places, [], "flac")[1].left == (str(folder / "README.md"),)
+    (folder / "README.md").write_text("| Cid | 3 |")
+    assert remove(space.places, [], "flac")[1].holds and not is_unfinished(space.places.manifests)
 
 
 def test_what_is_undone_comes_back(space: Space):
@@ -346,9 +415,14 @@ def test_what_is_undone_comes_back(space: Space):
     space.ingest()
     with pytest.raises(UserError, match=r"artist Cid is not on the list .* On it: artist Ann; artist BOB"):
         undo(space.places.manifests, make_rules({"artist": ["Cid"]}))
-    assert undo(space.places.manifests, make_rules({"artist": ["bob"]})) == ["artist BOB"]
+    with pytest.raises(UserError, match=r"name what is to be taken off .* On it: artist Ann; artist BOB"):
+        undo(space.places.manifests, [])
+    before = space.files()
+    assert undo(space.places.manifests, make_rules({"artist": ["bob"]}), dry_run=True) == {"artist BOB": 1}
+    assert space.files() == before
+    assert undo(space.places.manifests, make_rules({"artist": ["bob"]})) == {"artist BOB": 1}
     assert set(space.ingest()) == {name for name in MUSIC if not name.startswith(("ann", "bob/1"))}  # Ann is on it
-    assert undo(space.places.manifests, make_rules({"artist": ["ann"]})) == ["artist Ann"]
+    assert undo(space.places.manifests, make_rules({"artist": ["ann"]})) == {"artist Ann": 3}
     assert {name: track.id for name, track in space.ingest().items()} == ids
     assert read_removed(space.places.manifests) == []
 
