@@ -4,15 +4,12 @@ A re-scan reads only what is new or changed by size and modification time; files
 are glanced at (4 KB) and appear nowhere. What a killed run has read lies in `manifests/.ingest/` for the next one.
 """
 
-import errno
 import json
 import os
-import shlex
 import shutil
-import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +19,7 @@ from mousai.audio import SAMPLE_RATE
 from mousai.errors import UserError
 from mousai.progress import progress
 from mousai.settings import SelectSettings
-from pipeline.decode import AUDIO_SUFFIXES, HEAD_BYTES, Probe, Unusable, is_apple_double, looks_like_audio, probe
+from pipeline.decode import HEAD_BYTES, Probe, Unusable, looks_like_audio, probe
 from pipeline.duplicates import FILE as FINGERPRINTS
 from pipeline.duplicates import has_fingerprints, mark_duplicates, merge_fingerprints, to_record
 from pipeline.executors import run_jobs
@@ -43,6 +40,7 @@ from pipeline.removal import (
 )
 from pipeline.selection import SelectionSummary, exclusions, summarise
 from pipeline.tags import FIELDS, read_tags
+from pipeline.walk import File, is_other, is_within, out_of_sight, outermost, rejected_file, shown, walk_all
 
 _Read = tuple[Row, Fingerprint | None]
 _Rows = dict[bytes, Row]  # by raw path
@@ -77,16 +75,6 @@ class IngestSummary:
     changed: bool = False  # whether the tables are not what they were
 
 
-@dataclass(frozen=True, kw_only=True)
-class _File:
-    """A file as the walk saw it."""
-
-    path: Path
-    library: str  # as shown in the tables
-    size: int = 0
-    mtime_ns: int = 0
-
-
 def ingest(
     libraries: Sequence[Path],
     manifests: Path,
@@ -114,14 +102,14 @@ def ingest(
     names = naming(beside or BesideTags(), facts)
     known_libraries = [Path(library) for library in facts.get("libraries", [])]
     outdated = is_outdated(manifests)
-    roots = _outermost([*libraries, *known_libraries] if outdated else libraries or known_libraries)
+    roots = outermost([*libraries, *known_libraries] if outdated else libraries or known_libraries)
     if not roots:
         raise UserError("No library is known yet. Name the folder that holds your music: mousai ingest ~/Music")
-    all_libraries = _outermost([*roots, *known_libraries])
+    all_libraries = outermost([*roots, *known_libraries])
 
-    files, rows = _walk_all(roots, all_libraries, old)
+    files, rows = walk_all(roots, all_libraries, old)
     known = {} if outdated else old
-    rows += _out_of_sight(known, rows)
+    rows += out_of_sight(known, rows)
     known = known | _read_parts(parts)
     removed = read_removed(manifests)
     out, asked = kept_out(removed), set(requests(removed))
@@ -131,10 +119,10 @@ def ingest(
         row = known.get(os.fsencode(file.path))
         if row is not None and not _is_stale(row, file, tags_only, min_duration, asked, limits):
             rows.append(row if row.library == file.library else replace(row, library=file.library))
-        elif _is_other(file.path):
+        elif is_other(file.path):
             num_other += 1
         elif request := request_for_path(out, os.fsencode(file.path)):
-            rows.append(_rejected(file, Reason.REMOVED, request))
+            rows.append(rejected_file(file, Reason.REMOVED, request))
         else:
             stale.append(file)
     if dry_run:
@@ -143,10 +131,10 @@ def ingest(
         read = partial(_read_file, tags_only=tags_only, min_duration=min_duration, limits=limits)
         rows += _read_all(stale, read, parts, workers, limits)
         for root in roots:
-            if not any(_is_within(row.raw_path, root) for row in rows):
+            if not any(is_within(row.raw_path, root) for row in rows):
                 raise UserError(f"{root} holds no audio. Name the folder that holds your music: mousai ingest ~/Music")
 
-    rows += [row for row in old.values() if not any(_is_within(row.raw_path, root) for root in roots)]
+    rows += [row for row in old.values() if not any(is_within(row.raw_path, root) for root in roots)]
     described = describe_all(rows, manifests, [*roots, *all_libraries], names)
     rows, met = reject_removed(described.rows, removed)
     if met and not dry_run:
@@ -241,7 +229,7 @@ def _write_rows(folder: Path, prefix: str, rows: Collection[Row], **facts: objec
 
 
 def _is_stale(
-    row: Row, file: _File, tags_only: bool, min_duration: float, asked: Collection[str], limits: Limits | None
+    row: Row, file: File, tags_only: bool, min_duration: float, asked: Collection[str], limits: Limits | None
 ) -> bool:
     """Whether a file must be read (again) although there is a row of it; `asked` are the requests on the list."""
     if (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
@@ -255,90 +243,11 @@ def _is_stale(
     return row.reason in _RETRIED or given_up_under_others(row.reason, row.detail, limits)
 
 
-# What is there
-
-
-def _outermost(libraries: Sequence[Path]) -> list[Path]:
-    """The libraries as absolute paths, without those that lie in another one, sorted."""
-    absolute = sorted({library.expanduser().resolve() for library in libraries})
-    return [path for path in absolute if not any(other in path.parents for other in absolute)]
-
-
-def _is_within(raw_path: bytes, library: Path) -> bool:
-    raw_library = os.fsencode(library)
-    return raw_path == raw_library or raw_path.startswith(raw_library.rstrip(b"/") + b"/")
-
-
-def _walk_all(roots: Sequence[Path], libraries: Sequence[Path], old: _Rows) -> tuple[list[_File], list[Row]]:
-    """All files below `roots`, and rows for what cannot be looked into."""
-    files: list[_File] = []
-    rows: list[Row] = []
-    for root in roots:
-        (library,) = (library for library in libraries if library == root or library in root.parents)
-        found = list(_walk(root, _shown(library), rows.append))
-        had = {path for path, row in old.items() if isinstance(row, Track) and _is_within(path, root)}
-        if had and not any(os.fsencode(file.path) in had or _is_audio_by_name(file.path) for file in found):
-            raise UserError(
-                f"{root} held {len(had)} tracks and now shows no audio, so nothing was changed. Mount its disk; or if "
-                f"they are gone for good, run: mousai remove --forget --path {shlex.quote(str(root))}"
-            )
-        files += found
-    return files, rows
-
-
-def _out_of_sight(old: _Rows, rejected: Sequence[Row]) -> list[Row]:
-    """The tracks in folders that cannot be looked into this time: they are not gone."""
-    blind = [row.raw_path + b"/" for row in rejected]
-    return [row for path, row in old.items() if isinstance(row, Track) and path.startswith(tuple(blind))]
-
-
-def _walk(root: Path, library: str, reject: Callable[[Rejected], None]) -> Iterator[_File]:
-    """Regular files below `root`, links to files included, links to folders not."""
-
-    def unreadable(error: OSError) -> None:
-        if Path(error.filename) == root:
-            raise UserError(f"{root}: {error.strerror}. Mount it, or name the folder of your music: mousai ingest DIR")
-        reject(_rejected(_File(path=Path(error.filename), library=library), Reason.UNREADABLE, str(error.strerror)))
-
-    folders: Iterable[tuple[str, list[str], list[str]]] = os.walk(root, onerror=unreadable)
-    if root.is_file():
-        folders = [(str(root.parent), [], [root.name])]
-    for folder, inner, names in folders:
-        inner.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
-            try:
-                status = path.stat()
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ELOOP):  # broken links are nothing
-                    unreadable(error)
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield _File(path=path, library=library, size=status.st_size, mtime_ns=status.st_mtime_ns)
-
-
-def _is_audio_by_name(path: Path) -> bool:
-    return path.suffix.lower() in AUDIO_SUFFIXES
-
-
-def _is_other(path: Path) -> bool:
-    """Whether a file is no audio and does not pretend to be; AppleDouble beside a song is no pretence."""
-    named_audio = _is_audio_by_name(path)
-    if named_audio and not path.name.startswith("._"):
-        return False
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
-    except OSError:
-        return not named_audio
-    return not looks_like_audio(head, path.suffix) and (not named_audio or is_apple_double(head))
-
-
 # What a file holds
 
 
 def _read_all(
-    files: Sequence[_File], read: Callable[[_File], _Read], parts: Path, workers: int, limits: Limits | None
+    files: Sequence[File], read: Callable[[File], _Read], parts: Path, workers: int, limits: Limits | None
 ) -> list[Row]:
     """The rows of every file; what is read is saved in `parts` on the way, and the fingerprints only there."""
     rows: list[Row] = []
@@ -364,31 +273,31 @@ def _read_all(
     return rows
 
 
-def _give_up(limits: Limits | None, file: _File, exit_code: int | None) -> _Read:
+def _give_up(limits: Limits | None, file: File, exit_code: int | None) -> _Read:
     """The row of a file at which workers died."""
-    return _rejected(file, *verdict(exit_code, limits)), None
+    return rejected_file(file, *verdict(exit_code, limits)), None
 
 
-def _read_file(file: _File, tags_only: bool, min_duration: float, limits: Limits | None) -> _Read:
+def _read_file(file: File, tags_only: bool, min_duration: float, limits: Limits | None) -> _Read:
     row: Row
     fingerprint = None
     try:
         with limited(limits, file.size):
             row, fingerprint = _read_content(file, tags_only, min_duration)
     except Unusable as error:
-        row = _rejected(file, error.reason, error.detail)
+        row = rejected_file(file, error.reason, error.detail)
     except FileNotFoundError:
-        return _rejected(file, Reason.CHANGED, "it vanished before it was read"), None
+        return rejected_file(file, Reason.CHANGED, "it vanished before it was read"), None
     except OSError as error:
-        return _rejected(file, Reason.UNREADABLE, error.strerror or str(error)), None
+        return rejected_file(file, Reason.UNREADABLE, error.strerror or str(error)), None
     except Exception as error:  # whatever one file does to a decoder must not stop a library; the row tells
-        row = _rejected(file, Reason.DECODE_FAILED, f"{type(error).__name__}: {error}")
+        row = rejected_file(file, Reason.DECODE_FAILED, f"{type(error).__name__}: {error}")
     if not _is_as_seen(file):
-        return _rejected(file, Reason.CHANGED, "it changed while it was read"), None
+        return rejected_file(file, Reason.CHANGED, "it changed while it was read"), None
     return row, fingerprint
 
 
-def _is_as_seen(file: _File) -> bool:
+def _is_as_seen(file: File) -> bool:
     try:
         status = file.path.stat()
     except OSError:
@@ -396,21 +305,21 @@ def _is_as_seen(file: _File) -> bool:
     return (file.size, file.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
-def _read_content(file: _File, tags_only: bool, min_duration: float) -> _Read:
+def _read_content(file: File, tags_only: bool, min_duration: float) -> _Read:
     with file.path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
         if not looks_like_audio(head, file.path.suffix):
             reason = Reason.NOT_AUDIO if head else Reason.EMPTY
-            return _rejected(file, reason, f"it starts with {head[:16]!r}" if head else "0 bytes"), None
+            return rejected_file(file, reason, f"it starts with {head[:16]!r}" if head else "0 bytes"), None
         tags = read_tags(stream)
         found = None if tags_only else probe(stream)
     if found is not None and found.length < min_duration * SAMPLE_RATE:
         detail = f"{found.length / SAMPLE_RATE:.3f} s, {_shorter_than(min_duration)}"
-        return _rejected(file, Reason.TOO_SHORT, detail), None
+        return rejected_file(file, Reason.TOO_SHORT, detail), None
     measured: dict[str, Any] = {name: getattr(found, name, None) for name in _MEASURED}
     measured |= {name: getattr(found and found.quality, name, None) for name in _FIGURES}
     track = Track(
-        path=_shown(file.path),
+        path=shown(file.path),
         raw_path=os.fsencode(file.path),
         library=file.library,
         size=file.size,
@@ -422,23 +331,6 @@ def _read_content(file: _File, tags_only: bool, min_duration: float) -> _Read:
         raw_tags=json.dumps(tags.raw, sort_keys=True),  # ASCII: whatever a tag holds can be stored
     )
     return track, to_record(found.id, found.landmarks) if found else None
-
-
-def _rejected(file: _File, reason: Reason, detail: str) -> Rejected:
-    return Rejected(
-        path=_shown(file.path),
-        raw_path=os.fsencode(file.path),
-        library=file.library,
-        size=file.size,
-        mtime_ns=file.mtime_ns,
-        reason=reason.value,
-        detail=detail.encode("utf-8", "backslashreplace").decode(),
-    )
-
-
-def _shown(path: Path) -> str:
-    """A path for people and Parquet: bytes that are not UTF-8 as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _shorter_than(min_duration: float) -> str:

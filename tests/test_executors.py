@@ -23,6 +23,7 @@ from pipeline.manifest import read_table
 from pipeline.records import Reason, Rejected, Shard, ShardMember, Track
 from pipeline.shard import ShardJob, shard
 from pipeline.tars import read_members
+from pipeline.walk import File
 
 ROOT = Path(__file__).parents[1]
 PROMPT = 3.0  # s in which a run must have ended: its own limit is 1 s, the rest is for a busy machine
@@ -205,7 +206,7 @@ def write_endless_wav(path: Path, hours: float) -> None:
 read_file, make_shard, encodes = ingest_stage._read_file, shard_stage.make_shard, shard_stage._encodes
 
 
-def read_file_or_die(file: ingest_stage._File, **how) -> ingest_stage._Read:
+def read_file_or_die(file: File, **how) -> ingest_stage._Read:
     if file.path.stem == "deadly":
         os.kill(os.getpid(), signal.SIGSEGV)
     return read_file(file, **how)

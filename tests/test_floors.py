@@ -35,7 +35,7 @@ FLOORS = [
     },
     {"pipeline.selection"},  # which tracks are trained on
     {  # plans and shards; models, and how anything is trained
-        "pipeline.metadata",
+        "pipeline.metadata", "pipeline.walk",
         "pipeline.chunks", "pipeline.tars", "pipeline.synth", "pipeline.excerpt", "pipeline.split_figures",
         "pipeline.duplicates",
         "pipeline.track_figures",

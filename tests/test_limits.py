@@ -18,6 +18,7 @@ from pipeline.limits import Limits, limited, verdict
 from pipeline.manifest import read_table
 from pipeline.records import Reason, Rejected, Shard
 from pipeline.shard import ShardJob, shard
+from pipeline.walk import File
 
 STRICT = Limits(seconds=0.5, megabytes=150)
 HASTY = Limits(seconds=0.03, megabytes=0)  # so that waiting is at an end after 2 s
@@ -83,7 +84,7 @@ read_content, read_file = ingest_stage._read_content, ingest_stage._read_file
 stereo_blocks, make_shard, encodes = shard_stage.stereo_blocks, shard_stage.make_shard, shard_stage._encodes
 
 
-def hang_at_hostile_content(file: ingest_stage._File, *how) -> ingest_stage._Read:
+def hang_at_hostile_content(file: File, *how) -> ingest_stage._Read:
     if file.path.stem == "hostile":
         hang()
     return read_content(file, *how)
@@ -98,7 +99,7 @@ def hang_at_hostile_blocks(file: BinaryIO) -> Iterator[Waveform]:
 # A worker's process knows nothing of a test's patches: these bring them along.
 
 
-def patched_read_file(file: ingest_stage._File, **how) -> ingest_stage._Read:
+def patched_read_file(file: File, **how) -> ingest_stage._Read:
     ingest_stage._read_content = hang_at_hostile_content
     return read_file(file, **how)
 
