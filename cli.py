@@ -4,10 +4,13 @@ Results go to stdout, progress and warnings to stderr. A mistake of the user's i
 torch is imported only by the commands that need it, so that help comes at once.
 """
 
+import argparse
 import dataclasses
+import errno
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -24,14 +27,15 @@ from mousai.workspace import Workspace, make_workspace, open_workspace, set_only
 if TYPE_CHECKING:
     import torch
 
-    from mousai.config import FitConfig
+    from mousai.config import FitConfig, Preset
     from mousai.costs import Cost
     from mousai.demo import Demo
     from mousai.dmae import DMAE
     from mousai.fit import FitResult
     from mousai.generate import Settings
     from mousai.train_dmae import DMAEWatch
-    from pipeline.chunks import ChunkSummary
+    from pipeline.chunks import ChunkPlan, ChunkSummary
+    from pipeline.ingest import IngestSummary
     from pipeline.limits import Limits
     from pipeline.records import Removed
     from pipeline.removal import Match
@@ -52,7 +56,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _fail(str(error))
+        _fail(_in_workspace(str(error)))
     except OSError as error:  # a full disk, a read-only folder: the system's own words name the file
         _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
 
@@ -60,6 +64,21 @@ def main() -> None:
 def _fail(message: str) -> None:
     print(f"mousai: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(1)
+
+
+def _in_workspace(text: str) -> str:
+    """The text, its commands naming the workspace that was named with -w, so that they can be pasted."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-w", "--workspace")
+    folder = parser.parse_known_args(sys.argv[1:])[0].workspace
+    if folder is None or Path(folder).resolve() == Path.cwd():
+        return text
+    names = sorted(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)
+    taking = "|".join(name for name in names if name not in ("init", "demo"))  # where the workspace is no option
+    return re.sub(
+        rf"\bmousai (?:train (?:dmae|generator)|{taking})\b(?! -w)",
+        lambda command: f"{command[0]} -w {shlex.quote(folder)}", text,
+    )  # fmt: skip
 
 
 @app.callback()
@@ -115,7 +134,7 @@ def ingest(
     from pipeline.metadata import BesideTags
 
     space = open_workspace(workspace)
-    with space.lock():
+    with nullcontext() if dry_run else space.lock():
         if only_licence:
             space = _with_licences(space, only_licence, dry_run)
         if is_outdated(space.manifests):
@@ -137,14 +156,17 @@ def ingest(
     changes = f"{done.num_new} new or changed, {done.num_unchanged} unchanged, {done.num_gone} gone"
     nothing = "" if done.changed or dry_run else "Nothing to do: "
     size = f"{_hours(done.duration)}, {_size(done.bytes)}"
-    print(f"{nothing}{done.num_tracks} tracks, {size} in {space.manifests} ({changes}).")
+    if dry_run and not (space.manifests / "tracks.parquet").exists():
+        print("No track is known yet.")
+    else:
+        print(f"{nothing}{done.num_tracks} tracks, {size} in {space.manifests} ({changes}).")
     if done.num_rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(done.reasons.items()))
         print(f"{done.num_rejected} files rejected: {reasons} (rejected.parquet says which).")
     _describe_selection(done.selection)
     if dry_run:
         print(f"{done.num_unread} files are new or changed and would be read. Nothing was written.")
-    _next("mousai ingest" if tags_only or dry_run else "mousai shard", workspace)
+    _next(_after_ingest(space, done, libraries or [], tags_only, dry_run), workspace)
 
 
 @app.command()
@@ -210,8 +232,11 @@ def report(
     figures = read_report(space.manifests, space.shards, latents, select=space.select, top=top)
     folder = _output_folder(out or space.folder / "report")
     shown = [*figures.loudest, *figures.quietest] if pictures else []
-    write_report(folder / "index.html", figures, draw_extremes(shown, space.manifests, space.shards))
+    drawn, damages = draw_extremes(shown, space.manifests, space.shards)
+    write_report(folder / "index.html", figures, drawn)
     write_card(folder / "README.md", figures, version("mousai"))
+    for damage in damages:
+        print(f"mousai: {_in_workspace(damage)}", file=sys.stderr)
     if as_json:
         return _print_json(figures)
     for text in figures.missing:
@@ -282,7 +307,7 @@ def remove(
     lines = removal.read_list(from_list) if from_list else {}
     rules = [*removal.make_rules(named), *lines.values()]
     space = open_workspace(workspace)
-    with space.lock():
+    with nullcontext() if dry_run and not undo else space.lock():
         if undo:
             return _describe_undone(stage.undo(space.manifests, rules, dry_run=dry_run), dry_run, workspace, as_json)
         if forget:
@@ -650,7 +675,7 @@ def plan(
     """
     from mousai.costs import Library, expectation_of, library_of, plan_costs
     from mousai.presets import find_preset
-    from pipeline.split_figures import measure_library
+    from pipeline.chunks import preview_chunks
 
     space = open_workspace(workspace) if hours is None or (workspace / "mousai.toml").exists() else None
     chosen = space.preset if space and not preset else find_preset(preset or "paper")
@@ -658,8 +683,11 @@ def plan(
         library = library_of(hours, chosen.chunk_length)
     else:
         assert space is not None
-        size = measure_library(space.manifests, chosen.chunk_length, space.select)
-        library = Library(duration=size.duration, chunks=size.chunks)
+        try:
+            size = preview_chunks(space.manifests, _chunk_plan(chosen), space.select)
+        except UserError as error:
+            raise UserError(f"{error}, or say how much it is to be: mousai plan --hours 100") from error
+        library = Library(duration=size.duration, chunks=size.num_chunks, shards=size.num_shards)
     costs = plan_costs(library, chosen)
     expected = expectation_of(library.duration / 3600)
     if as_json:
@@ -943,19 +971,55 @@ def _require_finished_removal(space: Workspace, *, but_for_exports: bool = False
 
 def _plan_chunks(space: Workspace) -> "ChunkSummary":
     """Bring chunks.parquet up to date; warns where validation is not what it should be."""
-    from pipeline.chunks import ChunkPlan, update_chunks
+    from pipeline.chunks import update_chunks
 
-    preset = space.preset
-    plan = ChunkPlan(
+    summary = update_chunks(space.manifests, _chunk_plan(space.preset), space.select)
+    if summary.fallback:
+        print(f"mousai: {summary.fallback}", file=sys.stderr)
+    if summary.num_unmeasured:
+        print(
+            f"mousai: {summary.num_unmeasured} tracks are passed over, since only their tags have been read. "
+            f"Measure them with: {_in_workspace('mousai ingest')}", file=sys.stderr,
+        )  # fmt: skip
+    return summary
+
+
+def _chunk_plan(preset: "Preset") -> "ChunkPlan":
+    from pipeline.chunks import ChunkPlan
+
+    return ChunkPlan(
         chunk_length=preset.chunk_length,
         divisor=preset.dmae.divisor,
         chunks_per_shard=preset.chunks_per_shard,
         validation_share=preset.validation_share,
     )
-    summary = update_chunks(space.manifests, plan, space.select)
-    if summary.fallback:
-        print(f"mousai: {summary.fallback}", file=sys.stderr)
-    return summary
+
+
+def _after_ingest(
+    space: Workspace, done: "IngestSummary", libraries: list[Path], tags_only: bool, dry_run: bool
+) -> str:
+    """The command that is due after `ingest`, or after a dry run of it."""
+    if tags_only or (dry_run and (done.changed or done.num_unread)):
+        return " ".join(["mousai ingest", *(shlex.quote(str(library)) for library in libraries if dry_run)])
+    if not done.selection.num_tracks or not _shards_are_current(space):
+        return "mousai shard"
+    return _next_command(space)
+
+
+def _shards_are_current(space: Workspace) -> bool:
+    """Whether the shards are those that `mousai shard` would make of the tables; nothing is written."""
+    from pipeline.chunks import preview_chunks
+    from pipeline.shard import require_current
+
+    if not (space.shards / "train").exists():
+        return False
+    try:
+        if preview_chunks(space.manifests, _chunk_plan(space.preset), space.select).changed:
+            return False
+        require_current(space.manifests, space.shards, space.shard.audio_format, space.select)
+    except UserError:
+        return False
+    return True
 
 
 def _describe_plan(plan: "ChunkSummary") -> None:
@@ -1017,15 +1081,25 @@ def _next_stage(space: Workspace) -> str:
 
 
 def _next_command(space: Workspace) -> str:
-    """The next link of the chain whose output is not there yet."""
+    """The next link of the chain whose output is not there yet, or is of other music."""
+    from pipeline.encode_latents import is_stale
+
     steps = [
         (space.manifests / "tracks.parquet", "mousai ingest ~/Music"),
         (space.shards / "train", "mousai shard"),
         *([] if pretrained_dmae(space.preset.dmae) else [(space.runs / "dmae" / "checkpoints", "mousai train dmae")]),
         (space.latents / "encoder.json", "mousai encode-latents"),
-        (space.runs / "generator" / "checkpoints", "mousai train generator"),
     ]
-    return next((command for path, command in steps if not path.exists()), 'mousai generate "PROMPT"')
+    missing = [command for path, command in steps if not path.exists()]
+    if missing:
+        return missing[0]
+    try:
+        if is_stale(space.shards, space.latents, space.encoder()):
+            return "mousai encode-latents"
+    except UserError:  # a damaged file, which it names
+        return "mousai encode-latents"
+    trained = (space.runs / "generator" / "checkpoints").exists()
+    return 'mousai generate "PROMPT"' if trained else "mousai train generator"
 
 
 def _starting_weights(space: Workspace, from_scratch: bool) -> Path | None:
@@ -1171,9 +1245,12 @@ def _output_folder(folder: Path) -> Path:
     """The folder, before anything is computed for it; UserError where a file is in its place."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: --out takes a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: Permission denied. Name another folder with --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}. Name another folder with --out") from error
     return folder
 
 

@@ -143,6 +143,7 @@ class Library:
 
     duration: float  # s
     chunks: int
+    shards: int | None = None  # None: nobody has placed the chunks yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +180,7 @@ def _space(library: Library, preset: Preset, rates: StageRates) -> Iterator[Cost
     latents = library.chunks * preset.chunk_length / preset.dmae.hop * preset.dmae.encoder.latent_channels * 2
     model = MODELS[preset.name]
     state = 16 * (model.dmae_parameters + model.generator_parameters)  # weights, average, two moments of 4 bytes
-    shards = math.ceil(library.chunks / preset.chunks_per_shard)
+    shards = library.shards or math.ceil(library.chunks / preset.chunks_per_shard)
     yield Cost(name="chunks", value=library.chunks, unit="", source=EXACT)
     yield Cost(name="shards", value=shards, unit="", source=EXACT)
     yield Cost(name="audio as WAV", value=pcm, unit="bytes", source=EXACT)

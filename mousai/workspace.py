@@ -1,5 +1,6 @@
 """A workspace: the folder with `mousai.toml` in which every command finds its input and leaves its output."""
 
+import errno
 import fcntl
 import json
 import re
@@ -7,8 +8,9 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mousai.config import Preset, from_dict
 from mousai.errors import UserError
@@ -112,12 +114,24 @@ class Workspace:
     @contextmanager
     def lock(self, name: str = ".lock") -> Iterator[None]:
         """Hold the workspace for one writing command, or under another name; UserError while another one does."""
-        with (self.folder / name).open("w") as file:
+        with self._lock_file(name) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(f"another mousai command is at work in {self.folder}. Wait until it is done") from error
             yield
+
+    def _lock_file(self, name: str) -> TextIO:
+        path = self.folder / name
+        try:
+            return path.open("w")
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise UserError(
+                f"{path}: {error.strerror}. This command writes into {self.folder}, so make that writable; what needs "
+                "no more than to read is: mousai verify --dry-run, mousai plan, mousai report --out ELSEWHERE"
+            ) from error
 
 
 def make_workspace(folder: Path, preset: str) -> Workspace:
@@ -171,7 +185,7 @@ def open_workspace(folder: Path) -> Workspace:
     if "preset" not in values:
         raise UserError(f'{path} names no preset: add a line such as preset = "paper"')
     base = find_preset(str(values.pop("preset")))
-    return Workspace(
+    workspace = Workspace(
         folder=folder,
         paths=from_dict(Paths, values.pop("paths", {}), f"{path} [paths]"),
         ingest=from_dict(IngestSettings, values.pop("ingest", {}), f"{path} [ingest]"),
@@ -179,3 +193,14 @@ def open_workspace(folder: Path) -> Workspace:
         shard=from_dict(ShardSettings, values.pop("shard", {}), f"{path} [shard]"),
         preset=from_dict(Preset, values, str(path), base),  # what is left
     )
+    _require_apart(workspace, path)
+    return workspace
+
+
+def _require_apart(workspace: Workspace, file: Path) -> None:
+    """UserError where a stage would leave its output among another one's, and clear that away."""
+    folders = {name: getattr(workspace, name).resolve() for name in vars(workspace.paths)}
+    for (name, folder), (other, outer) in permutations(folders.items(), 2):
+        if folder.is_relative_to(outer):
+            how = "are one folder" if folder == outer else "lie one in the other"
+            raise UserError(f"{file} [paths]: {name} and {other} {how} ({folder}). Give each a folder of its own")

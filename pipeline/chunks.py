@@ -65,6 +65,12 @@ class ChunkSummary:
     changed: bool  # whether the plan differs from the one before
     fallback: str  # why validation is no group of its own, as a sentence; empty if it is
     selection: SelectionSummary  # what is trained on, and what [select] leaves out
+    num_unmeasured: int  # tracks that are passed over, since only their tags have been read
+
+    @property
+    def duration(self) -> float:
+        """All music of the planned tracks, once."""
+        return self.train_duration + self.val_duration + self.skipped_duration - self.overlapped_duration
 
 
 def chunk_starts(length: int, chunk_length: int) -> list[int]:
@@ -126,23 +132,33 @@ def plan_chunks(
 def update_chunks(manifests: Path, plan: ChunkPlan, select: SelectSettings | None = None) -> ChunkSummary:
     """Bring `chunks.parquet` up to date with `tracks.parquet`; it is written only if the plan has changed."""
     path = manifests / FILE
+    layout, summary = _prepare(manifests, plan, select)
+    if layout.splits != _read_splits(manifests):  # before the plan, so that a kill between the two forgets nothing
+        rows = (Assignment(track_id=track_id, split=layout.splits[track_id]) for track_id in sorted(layout.splits))
+        write_table(manifests / _SPLITS, Assignment, rows)
+    facts = dataclasses.asdict(plan)
+    if summary.changed or read_facts(path) != facts:
+        write_table(path, Chunk, layout.chunks(), **facts)
+    return summary
+
+
+def preview_chunks(manifests: Path, plan: ChunkPlan, select: SelectSettings | None = None) -> ChunkSummary:
+    """What `update_chunks` would plan; nothing is written."""
+    return _prepare(manifests, plan, select)[1]
+
+
+def _prepare(manifests: Path, plan: ChunkPlan, select: SelectSettings | None) -> tuple[_Layout, ChunkSummary]:
     tracks = read_table(manifests / "tracks.parquet", Track, "mousai ingest LIBRARY")
     excluded = exclusions(tracks, select or SelectSettings())
-    remembered = _read_splits(manifests)
-    layout = _lay_out(tracks, _iter_chunks(manifests), plan, excluded, remembered)
+    layout = _lay_out(tracks, _iter_chunks(manifests), plan, excluded, _read_splits(manifests))
     if not layout.by_id:
         left_out = f" that is trained on ({len(excluded)} are left out by [select])" if excluded else ""
         raise UserError(
             f"{manifests / 'tracks.parquet'} has no decoded track{left_out}. Add music with: mousai ingest LIBRARY"
         )
-    if layout.splits != remembered:  # before the plan, so that a kill between the two forgets nothing
-        rows = (Assignment(track_id=track_id, split=layout.splits[track_id]) for track_id in sorted(layout.splits))
-        write_table(manifests / _SPLITS, Assignment, rows)
-    facts = dataclasses.asdict(plan)
     changed = any(new != old for new, old in zip_longest(layout.chunks(), _iter_chunks(manifests)))
-    if changed or read_facts(path) != facts:
-        write_table(path, Chunk, layout.chunks(), **facts)
-    return _summarise(layout, summarise(tracks, excluded), changed)
+    num_unmeasured = sum(track.length is None for track in tracks)
+    return layout, _summarise(layout, summarise(tracks, excluded), changed, num_unmeasured)
 
 
 def read_chunks(manifests: Path) -> list[Chunk]:
@@ -330,7 +346,7 @@ def _round_up(length: int, divisor: int) -> int:
     return -(-length // divisor) * divisor
 
 
-def _summarise(layout: _Layout, selection: SelectionSummary, changed: bool) -> ChunkSummary:
+def _summarise(layout: _Layout, selection: SelectionSummary, changed: bool, num_unmeasured: int) -> ChunkSummary:
     planned: Counter[str] = Counter()  # samples by split
     num_chunks = skipped = overlapped = 0
     for track_id, track in layout.by_id.items():
@@ -353,6 +369,7 @@ def _summarise(layout: _Layout, selection: SelectionSummary, changed: bool) -> C
         changed=changed,
         fallback=layout.fallback,
         selection=selection,
+        num_unmeasured=num_unmeasured,
     )
 
 

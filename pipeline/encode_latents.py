@@ -25,14 +25,23 @@ from mousai.errors import UserError
 from mousai.progress import progress
 from mousai.storage import hash_of, require_space
 from pipeline.records import LatentMember, Shard, ShardMember
-from pipeline.tars import finished_shards, is_done, list_shards, read_members, read_stats, remove_shard, write_shard
+from pipeline.tars import (
+    CHECK,
+    damaged,
+    finished_shards,
+    is_done,
+    list_shards,
+    read_members,
+    read_stats,
+    remove_shard,
+    write_shard,
+)
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 SPLITS = ("train", "val")
 _VERSION = 1  # of the members' layout; a new one makes every latent shard stale
-_CHECK = "Find and mend what is damaged with: mousai verify; mousai shard"
 
 Array = npt.NDArray[np.float32]
 Encode = Callable[[Array], Array]  # audio [B, 2, T] in [-1, 1] -> latents [B, 32, L]
@@ -153,7 +162,7 @@ def _samples(
                 advance(rows[key].valid_length / SAMPLE_RATE / 60, name)
             num_encoded += len(batch)
     if num_encoded != len(rows):  # a tar that is cut between two members ends without a word
-        raise UserError(f"{tar} holds {num_encoded} of its {len(rows)} chunks. {_CHECK}")
+        raise UserError(f"{tar} holds {num_encoded} of its {len(rows)} chunks. {CHECK}")
 
 
 def _audio_members(tar: Path) -> Iterator[tuple[str, bytes, bytes]]:
@@ -171,7 +180,7 @@ def _padded(tar: Path, member: tuple[str, bytes, bytes], divisor: int) -> tuple[
     try:
         audio = read_span(io.BytesIO(content))
     except RuntimeError as error:  # libsndfile's
-        raise UserError(f"chunk {key} of {tar} is damaged ({error}). {_CHECK}") from error
+        raise damaged(tar, key, error) from error
     return key, about, np.pad(audio, ((0, 0), (0, -audio.shape[1] % divisor)))
 
 

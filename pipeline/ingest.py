@@ -100,7 +100,7 @@ def ingest(
     old = _read_rows(manifests)
     facts = read_facts(tracks_path)
     names = naming(beside or BesideTags(), facts)
-    known_libraries = [Path(library) for library in facts.get("libraries", [])]
+    known_libraries = [Path(library) for library in facts.get("libraries", {row.library for row in old.values()})]
     outdated = is_outdated(manifests)
     roots = outermost([*libraries, *known_libraries] if outdated else libraries or known_libraries)
     if not roots:

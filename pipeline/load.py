@@ -25,7 +25,7 @@ from mousai.errors import UserError
 from mousai.seeds import seed_of
 from pipeline.prompts import draw_prompt, plain_prompt
 from pipeline.records import LatentMember, ShardMember, Track
-from pipeline.tars import finished_shards, open_member, read_member, read_members
+from pipeline.tars import damaged, finished_shards, open_member, read_member, read_members
 
 WINDOW = 16  # shards whose chunks are shuffled together
 
@@ -121,7 +121,10 @@ def _read_audio(chosen: Members, starts: Sequence[int], length: int) -> AudioBat
     valid = []
     for (tar, row), start, crop in zip(chosen, starts, audio.numpy(), strict=True):
         with open_member(tar, row.offset, row.size) as file:  # a crop needs an eighth of its chunk
-            found = read_span(file, start, min(length, row.valid_length), into=crop)
+            try:
+                found = read_span(file, start, min(length, row.valid_length), into=crop)
+            except RuntimeError as error:  # libsndfile's
+                raise damaged(tar, row.key, error) from error
         crop[:, found.shape[1] :] = 0
         valid.append(found.shape[1])
     return AudioBatch(audio=audio, valid_length=torch.tensor(valid), track_ids=[row.track_id for _, row in chosen])
@@ -193,8 +196,11 @@ def _read_latent(tar: Path, row: LatentMember) -> Tensor:
     """One raw latent [32, L] as it is stored, in fp16."""
     content = read_member(tar, row.offset, row.size)
     start = 10 + int.from_bytes(content[8:10], "little")  # where the array begins (version 1.0 of the .npy format)
-    shape, dtype = _npy_header(content[:start])
-    return torch.from_numpy(np.frombuffer(content, dtype, offset=start).reshape(shape).copy())
+    try:
+        shape, dtype = _npy_header(content[:start])
+        return torch.from_numpy(np.frombuffer(content, dtype, offset=start).reshape(shape).copy())
+    except ValueError as error:
+        raise damaged(tar, row.key, error) from error
 
 
 @functools.lru_cache(maxsize=1024)
@@ -203,7 +209,8 @@ def _npy_header(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
     file = io.BytesIO(header)
     version = np.lib.format.read_magic(file)
     shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    assert version == (1, 0) and not is_fortran, "encode-latents writes no other"
+    if version != (1, 0) or is_fortran:
+        raise ValueError("encode-latents writes no such .npy file")
     return shape, dtype
 
 
@@ -214,7 +221,10 @@ def _spread(members: Members, count: int) -> Members:
 
 
 class _Steps(IterableDataset[Any]):
-    """make(first), make(first + 1), …; worker k of n makes every n-th of them."""
+    """make(first), make(first + 1), …; worker k of n makes every n-th of them.
+
+    A UserError is handed over like a batch: one that is raised in a worker would come as the text of a traceback.
+    """
 
     def __init__(self, make: Callable[[int], Any], first: int) -> None:
         self.make, self.first = make, first
@@ -223,11 +233,18 @@ class _Steps(IterableDataset[Any]):
         worker = get_worker_info()
         step, stride = (self.first + worker.id, worker.num_workers) if worker else (self.first, 1)
         while True:
-            yield self.make(step)
+            try:
+                made = self.make(step)
+            except UserError as error:
+                made = error
+            yield made
             step += stride
 
 
 def _batches(make: Callable[[int], Any], workers: int, first: int) -> Iterator[Any]:
     """The batches from step `first` on, made by this process or, in the same order, by `workers` others."""
     ahead = 4 if workers else None
-    return iter(DataLoader(_Steps(make, first), batch_size=None, num_workers=workers, prefetch_factor=ahead))
+    for made in DataLoader(_Steps(make, first), batch_size=None, num_workers=workers, prefetch_factor=ahead):
+        if isinstance(made, UserError):
+            raise made
+        yield made

@@ -85,6 +85,8 @@ def read_metadata(file: Path) -> dict[str, Said]:
             raise UserError(f"{place} speaks of {path} again, as {places[path]} does. Keep one of the two")
         rows[path] = dict(_said(row, place))
         places[path] = place
+    if not rows:
+        raise UserError(f"{file} holds no rows. Give it one a track, with its path and what is to be said of it")
     return rows
 
 

@@ -10,12 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mousai.audio import SAMPLE_RATE
-from mousai.errors import UserError
-from mousai.settings import SelectSettings
 from pipeline.figures import breakdown, folded, renamed, respelled, total
 from pipeline.manifest import read_columns, read_facts
 from pipeline.records import Chunk
-from pipeline.selection import read_selected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,25 +119,3 @@ def _count_crossing(artists: pa.Array, splits: pa.Array) -> int:
 
 def _folded_names(counts: Counter[str]) -> dict[str, str]:
     return {name: folded(name) for name in counts}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LibrarySize:
-    """How much music of a library is trained on, each recording once."""
-
-    duration: float  # s
-    chunks: int
-    tracks: int
-
-
-def measure_library(manifests: Path, chunk_length: int, select: SelectSettings) -> LibrarySize:
-    """What `[select]` leaves to be trained on, and how it would be cut; UserError where that is nothing."""
-    chosen = read_selected(manifests, select).values()
-    lengths = np.array([track.length for track in chosen], dtype=np.int64)
-    if not len(lengths):
-        raise UserError("no track of this library is decoded and selected. Run mousai ingest, or say: --hours 100")
-    return LibrarySize(
-        duration=float(lengths.sum()) / SAMPLE_RATE,
-        chunks=int(np.maximum(1, np.rint(lengths / chunk_length)).sum()),
-        tracks=len(lengths),
-    )

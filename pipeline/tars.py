@@ -28,6 +28,7 @@ _OWNER = "mousai"  # of every member, so that the bytes name no user of this mac
 _MODE = 0o644
 _SIDECARS = ("_stats.json", "_damaged.json", ".tar", ".parquet")  # the stats first: without them it is unfinished
 _NAME = re.compile(r"\.?(mousai-(?:train|val)-\d{6})(?:_stats\.json|_damaged\.json|\.tar|\.parquet)(?:\.tmp)?")
+CHECK = "Find and mend what is damaged with: mousai verify; mousai shard; mousai encode-latents"
 _AGAIN = "Make it again with: mousai shard (audio) or mousai encode-latents (latents)"
 
 
@@ -133,6 +134,11 @@ def stats_path(folder: Path, name: str) -> Path:
 def read_members(folder: Path, name: str, record: type[Member]) -> list[Member]:
     """A row for each chunk of the tar `name`, failed ones too."""
     return read_table(folder / f"{name}.parquet", record, "mousai shard, or mousai encode-latents")
+
+
+def damaged(tar: Path, key: str, error: Exception) -> UserError:
+    """What to say of a chunk that cannot be decoded."""
+    return UserError(f"chunk {key} of {tar} is damaged ({error}). {CHECK}")
 
 
 def read_member(tar: Path, offset: int, size: int) -> bytes:

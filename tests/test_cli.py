@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import soundfile
 import typer
-from cli_runs import CHAIN, ROOT, Chain, Outcome, mousai, state_of
+from audio_files import write_tone
+from cli_runs import CHAIN, ROOT, Chain, Outcome, mousai, state_of, write_workspace
 
 import cli
 from mousai.generate import file_name
@@ -185,7 +186,42 @@ def test_the_generator_is_not_trained_on_music_that_has_left_the_library(chain: 
     assert mousai("shard", "-j", "1", "-w", workspace).code == 0
     stale = train()
     assert (stale.code, stale.err.count("\n")) == (1, 1)
-    assert stale.err.endswith("Bring them up to date: mousai encode-latents\n")
+    assert stale.err.endswith(f"Bring them up to date: mousai encode-latents -w {workspace}\n")
+    assert mousai("shard", "-w", workspace).out.endswith(f"Next: mousai encode-latents -w {workspace}\n")
+    assert mousai("verify", "-j", "1", "-w", workspace).out.endswith(f"Next: mousai encode-latents -w {workspace}\n")
+
+
+def test_ingest_names_the_command_that_is_due(chain: Chain, tmp_path):
+    done = f'Next: mousai generate "PROMPT" -w {chain.workspace}\n'
+    assert mousai("ingest", "--dry-run", "-w", chain.workspace).out.endswith(done)
+    assert mousai("ingest", "-j", "1", "-w", chain.workspace).out.endswith(done)
+    workspace = shutil.copytree(chain.workspace, tmp_path / "copy")
+    (tmp_path / "more music").mkdir()
+    write_tone(tmp_path / "more music" / "new.wav", 2.0)
+    more = mousai("ingest", tmp_path / "more music", "--dry-run", "-w", workspace).out
+    assert more.endswith(f"Next: mousai ingest '{tmp_path / 'more music'}' -w {workspace}\n")
+    for _ in range(2):
+        again = mousai("ingest", tmp_path / "more music", "-j", "1", "-w", workspace).out
+        assert again.endswith(f"Next: mousai shard -w {workspace}\n")
+
+
+def test_a_dry_run_in_a_new_workspace_names_no_table_that_is_not_there(chain: Chain, tmp_path):
+    space = write_workspace(tmp_path / "space")
+    said = mousai("ingest", chain.library, "--dry-run", "-w", space).out
+    assert "manifests" not in said and "No track is known yet.\n4 files are new" in said
+
+
+def test_tracks_of_which_only_tags_are_read_are_not_passed_over_without_a_word(chain: Chain, tmp_path):
+    library = shutil.copytree(chain.library, tmp_path / "library")
+    workspace = write_workspace(tmp_path / "space")
+    assert mousai("ingest", library, "-j", "1", "-w", workspace).code == 0
+    write_tone(library / "0.flac", 2.5)
+    assert mousai("ingest", "--tags-only", "-j", "1", "-w", workspace).code == 0
+    for command in (["prompts", "--no-tokens"], ["shard", "-j", "1"]):
+        said = mousai(*command, "-w", workspace).err
+        assert "mousai: 1 tracks are passed over" in said and f"mousai ingest -w {workspace}" in said
+    assert mousai("ingest", "-j", "1", "-w", workspace).code == 0
+    assert "passed over" not in mousai("shard", "-j", "1", "-w", workspace).err
 
 
 def test_file_names_are_short_and_sayable():

@@ -92,6 +92,12 @@ def test_what_mousai_toml_cannot_say(space, toml, words):
     assert_mistake(mousai("params", "-w", space), *words)
 
 
+@pytest.mark.parametrize("place", ["manifests", "./manifests/", "manifests/inner", "."])
+def test_two_stages_cannot_share_a_folder(space, place):
+    (space / "mousai.toml").write_text(f'preset = "tiny"\n[paths]\nshards = "{place}"\n')
+    assert_mistake(mousai("params", "-w", space), "[paths]", "shards", "manifests", "a folder of its own")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -132,9 +138,11 @@ def test_numbers_that_do_not_fit_together(copy, old, new, words):
 def test_libraries_that_hold_no_music(space, tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("no music")
-    assert_mistake(mousai("ingest", tmp_path / "gone", "-w", space), f"{tmp_path / 'gone'}", "mousai ingest DIR")
-    assert_mistake(mousai("ingest", tmp_path / "texts", "-w", space), "holds no audio", "mousai ingest ~/Music")
-    assert_mistake(mousai("ingest", "-w", space), "No library is known yet", "mousai ingest ~/Music")
+    assert_mistake(
+        mousai("ingest", tmp_path / "gone", "-w", space), f"{tmp_path / 'gone'}", f"mousai ingest -w {space} DIR"
+    )
+    assert_mistake(mousai("ingest", tmp_path / "texts", "-w", space), "holds no audio", f"ingest -w {space} ~/Music")
+    assert_mistake(mousai("ingest", "-w", space), "No library is known yet", f"ingest -w {space} ~/Music")
     assert not (space / "manifests" / "tracks.parquet").exists()
 
 
@@ -152,6 +160,13 @@ def test_libraries_that_hold_no_music(space, tmp_path):
 )
 def test_a_stage_without_its_input_names_the_command_that_makes_it(space, command, cure):
     assert_mistake(mousai(*command.split(), "-w", space), cure)
+
+
+def test_the_command_that_an_error_names_can_be_pasted(space, tmp_path, monkeypatch):
+    assert mousai("shard", "-w", space).err.endswith(f"Make it with: mousai ingest -w {space} LIBRARY\n")
+    assert mousai("encode-latents", f"--workspace={space}").err.endswith(f"mousai train dmae -w {space}\n")
+    monkeypatch.chdir(space)
+    assert mousai("shard", "-w", ".").err.endswith("Make it with: mousai ingest LIBRARY\n")
 
 
 def test_reconstruct_without_a_dmae_names_the_command_that_makes_one(space, chain):
@@ -176,7 +191,7 @@ def encoders(chain: Chain) -> list[str]:
         ("train vocoder", ["'vocoder'", "mousai train dmae"]),
         ("train dmae --device abacus", ["'abacus'"]),
         ("train dmae --device cuda:99", ["'cuda:99'"]),
-        ("generate", ['mousai generate "']),
+        ("generate", ['"Egyptian Darbuka']),
         ("generate --prompts-file gone.txt", ["gone.txt", "a prompt a line"]),
         ("generate x --out SPACE/mousai.toml", ["mousai.toml is a file", "--out"]),
         ("reconstruct SPACE/mousai.toml --out SPACE/mousai.toml", ["is a file", "--out"]),
@@ -214,12 +229,18 @@ def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def spoil(tar: Path) -> None:
+    """Other bytes in place of each chunk's beginning; the tar is as long as it was."""
+    content = tar.read_bytes()
+    tar.write_bytes(content.replace(b"fLaC", b"gone"))
+
+
 def test_another_dmaes_latents_need_another_generator(copy):
     retrained = mousai("train", "dmae", "--steps", "3", "--device", "cpu", "-w", copy.workspace)
     assert "done at step 3" in retrained.out
     assert "2 shards made" in copy.run("encode-latents").out
     assert len(encoders(copy)) == 2
-    assert_mistake(copy.run("train generator"), "was trained on latents of DMAE", "train generator --restart")
+    assert_mistake(copy.run("train generator"), "was trained on latents of DMAE", "--restart (the old run")
     old = copy.run("generate", "--out", copy.workspace / "again")  # with the DMAE that it was trained with
     assert old.code == 0
     before = state_of(copy.workspace / "runs" / "generator")
@@ -265,6 +286,22 @@ def test_a_damaged_table_is_named_with_what_makes_it_again(copy, file, command, 
     assert_mistake(copy.run(command), Path(file).name, cure)
 
 
+def test_a_damaged_table_that_was_deleted_is_made_again_without_naming_the_library(copy):
+    table = copy.workspace / "manifests" / "tracks.parquet"
+    before = table.read_bytes()
+    table.unlink()
+    assert mousai("ingest", "-j", "1", "-w", copy.workspace).code == 0
+    assert table.read_bytes() == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_chunk_that_does_not_decode_is_named_in_training(copy, workers):
+    for tar in (copy.workspace / "shards" / "train").glob("*.tar"):
+        spoil(tar)
+    done = copy.run("train dmae", "--steps", "3", "--workers", workers)
+    assert_mistake(done, "_0001 of ", ".tar is damaged", f"mousai verify -w {copy.workspace}", "mousai shard")
+
+
 def test_a_cut_tar_is_named_and_made_again(copy):
     tar = copy.workspace / "shards" / "train" / "mousai-train-000000.tar"
     whole = tar.read_bytes()
@@ -307,10 +344,16 @@ def test_a_read_only_workspace(copy, tmp_path, command):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="permissions are switched on for root by Linux's capabilities")
-def test_a_read_only_workspace_can_be_verified_without_marks(copy):
+def test_a_read_only_workspace_can_be_looked_at(copy, tmp_path):
     for path in [copy.workspace, *copy.workspace.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
     with permissions_hold():
+        (tmp_path / "page").mkdir()
+        for words in (["remove", "--artist", "Ann", "--dry-run"], ["ingest", "--dry-run"], ["plan"],
+                      ["report", "--out", tmp_path / "page"]):  # fmt: skip
+            assert mousai(*words, "-w", copy.workspace).code == 0, words
+        assert_mistake(mousai("report", "-w", copy.workspace), "Permission denied", "--out")
+        assert_mistake(mousai("shard", "-w", copy.workspace), "Permission denied", "make that writable")
         assert mousai("verify", "--dry-run", "-j", "1", "-w", copy.workspace).code == 0
         assert_mistake(mousai("verify", "-j", "1", "-w", copy.workspace), "Permission denied")
 

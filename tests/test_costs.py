@@ -23,10 +23,9 @@ from mousai.costs import (
     stage_rates,
 )
 from mousai.errors import UserError
-from mousai.presets import PAPER, PRESETS, TINY
-from mousai.settings import SelectSettings
+from mousai.presets import PAPER, PRESETS, TINY, find_preset
 from mousai.storage import write_json
-from pipeline.split_figures import measure_library
+from pipeline.chunks import read_chunks
 
 
 def costs_of(hours: float, preset: str = "paper") -> dict[str, list[Cost]]:
@@ -124,13 +123,22 @@ def test_expectations_go_by_hours():
     ]  # fmt: skip
 
 
-def test_a_library_is_measured_as_it_will_be_cut(tmp_path: Path):
+def test_a_library_is_measured_as_it_will_be_cut_and_placed(tmp_path: Path):
+    space = tmp_path / "m"
+    assert mousai("init", space, "--preset", "small").code == 0
     tracks = [track("a"), track("b", length=HOUR // 2), track("c", id="a"), track("d", id=None, length=None)]
-    tracks.append(track("e", decode_errors=10**6))
-    write_tables(tmp_path / "manifests", tracks)
-    size = measure_library(tmp_path / "manifests", 2**21, SelectSettings())
-    assert (size.duration, size.tracks) == (5400.0, 2)
-    assert size.chunks == round(HOUR / 2**21) + round(HOUR / 2 / 2**21)
+    tracks += [track("e", decode_errors=10**6), track("f", length=48_000, artists=["Another"])]
+    write_tables(space / "manifests", tracks)
+    done = mousai("plan", "-w", space, "--json")
+    said = json.loads(done.out)
+    counted = {cost["name"]: cost["value"] for cost in said["costs"]}
+    assert said["hours"] == pytest.approx(1.5 + 1 / 3600)
+    length = find_preset("small").chunk_length
+    assert counted["chunks"] == round(HOUR / length) + round(HOUR / 2 / length) + 1
+    assert not (space / "manifests" / "chunks.parquet").exists()
+    assert mousai("prompts", "-w", space, "--no-tokens", "--json").code == 0
+    placed = {(chunk.split, chunk.shard) for chunk in read_chunks(space / "manifests")}
+    assert counted["shards"] == len(placed) > 1
 
 
 def test_the_command_plans_without_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -155,6 +155,9 @@ def test_a_title_is_what_remains_of_the_name(name, title):
         ("m.json", "{", ["cannot be read"]),
         ("m.jsonl", '{"path": "a"}\n{', ["cannot be read"]),
         ("m.txt", "", [".csv"]),
+        ("m.csv", "", ["holds no rows"]),
+        ("m.csv", "path,title\n", ["holds no rows"]),
+        ("m.json", "[]", ["holds no rows"]),
     ],
 )
 def test_what_cannot_be_understood_is_named(tmp_path, name, text, words):

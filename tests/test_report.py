@@ -402,6 +402,20 @@ def test_pictures_come_from_the_shards_and_without_them_from_the_files(tmp_path:
     assert before.count("data:image/png") == after.count("data:image/png") == 4
 
 
+def test_a_picture_whose_chunk_is_damaged_comes_from_the_file(tmp_path: Path):
+    music, space = write_library(tmp_path / "library"), write_workspace(tmp_path / "space")
+    assert mousai("ingest", music, "-w", space, "-j", "1").code == 0
+    assert mousai("shard", "-w", space, "-j", "1").code == 0
+    sound = mousai("report", "-w", space)
+    pictures = (space / "report" / "index.html").read_text().count("data:image/png")
+    for tar in space.rglob("*.tar"):
+        tar.write_bytes(tar.read_bytes().replace(b"fLaC", b"gone"))
+    done = mousai("report", "-w", space)
+    assert (sound.code, done.code) == (0, 0) and "damaged" not in sound.err
+    assert (space / "report" / "index.html").read_text().count("data:image/png") == pictures > 0
+    assert "is damaged (Error opening" in done.err and f"mousai verify -w {space}" in done.err
+
+
 def test_the_same_library_gives_the_same_page(tmp_path: Path):
     (tmp_path / "library").mkdir()
     for number in (1, 2):

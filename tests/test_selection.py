@@ -175,7 +175,7 @@ def test_the_command_line_says_what_a_threshold_leaves_out_and_acts_on_it_withou
     done = mousai("ingest", "--dry-run", "-w", space)
     assert "3 tracks, 0.1 min, are left out of training by [select] in mousai.toml: 3 mono (0.1 min)." in done.out
     assert "0 files are new or changed" in done.out
-    assert mousai("shard", "-w", space).err.strip().endswith("Add music with: mousai ingest LIBRARY")
+    assert mousai("shard", "-w", space).err.strip().endswith(f"Add music with: mousai ingest -w {space} LIBRARY")
     assert state_of(space / "manifests") == before
     tones = read_table(space / "manifests/tracks.parquet", Track)
     write_table(space / "manifests/tracks.parquet", Track, [dataclasses.replace(tones[0], side_db=-6.0), *tones[1:]])
