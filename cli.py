@@ -307,7 +307,7 @@ def remove(
     lines = removal.read_list(from_list) if from_list else {}
     rules = [*removal.make_rules(named), *lines.values()]
     space = open_workspace(workspace)
-    with nullcontext() if dry_run and not undo else space.lock():
+    with nullcontext() if dry_run else space.lock():
         if undo:
             return _describe_undone(stage.undo(space.manifests, rules, dry_run=dry_run), dry_run, workspace, as_json)
         if forget:
