@@ -439,6 +439,8 @@ def _train_dmae(
     )
     with _model_of(space):
         dmae = build_dmae(space.preset.dmae, config.seed, device)
+    if start is not None:
+        dmae.keep_statistics()
     watch = _dmae_watch(space, config, dmae)
     run = Run(
         folder=space.runs / "dmae", kind="dmae", model_config=space.preset.dmae,

@@ -199,13 +199,15 @@ class Preset:
         _require(0 < share < 1, f"validation_share is {share}, and should be between 0 and 1")
         _require(
             not self.train_dmae.texture or self.dmae.envelope.bands > 0,
-            "texture of train_dmae is that of the powers that precondition a DMAE: set dmae.envelope.bands as well",
+            "texture of train_dmae is that of the powers that precondition a DMAE: "
+            "set texture = 0 where dmae.envelope has no bands",
         )
         divisors = {"train_dmae": self.dmae.divisor, "train_generator": self.dmae.hop * self.generator.unet.divisor}
         for stage, divisor in divisors.items():
             length = getattr(self, stage).length
             if length < 1 or length % divisor:
                 raise ValueError(f"length of {stage} is {length}, and should be a multiple of {divisor} samples")
+        _require(not self.train_generator.texture, "texture of train_generator should be 0: it is for train_dmae")
         if self.train_generator.length != self.chunk_length:
             raise ValueError(
                 f"chunk_length is {self.chunk_length} and length of train_generator {self.train_generator.length}: "

@@ -25,7 +25,7 @@ GENRES = ("electronic", "hip hop", "metal", "pop")  # the paper's four (section 
 CHUNKS = 6  # prompts ask for "i of 6"
 PIECES_PER_GENRE = 10
 BAR = 28  # right of 40 in the decoded audio: guessing gets there once in 10^9 times
-SETTINGS = Settings(seconds=2**19 / 48_000, steps=15, decoder_steps=5, cfg=3.0)
+SETTINGS = Settings(seconds=2**19 / 48_000, steps=15, decoder_steps=5, cfg=2.0)
 
 Matrix = list[list[int]]
 

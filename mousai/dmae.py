@@ -139,11 +139,17 @@ class DMAE(nn.Module):
         if self.envelope is not None:
             nn.init.zeros_(self.head.weight)
 
+    def keep_statistics(self) -> None:
+        """Leave the running statistics as they are from here on: other ones turn a trained latent into another."""
+        for module in (self.encoder.bins, self.encoder.whitening, self.envelope):
+            if module is not None:
+                module.momentum = 0.0
+
     @torch.no_grad()
     def settle(self, audio: Tensor) -> None:
         """Take the statistics of latents and powers from [B, 2, T]: those of averaged weights are others."""
         whitening = self.encoder.whitening
-        if whitening is not None:
+        if whitening is not None and whitening.momentum:
             hidden = [self.encoder.layers(self.encoder.magnitude(each[None])) for each in audio]
             whitening.observe(torch.cat(hidden), 1.0)
         if self.mdct is not None and self.envelope is not None:

@@ -291,7 +291,7 @@ def test_texture_teaches_the_powers_and_not_the_network():
 
 
 def test_texture_without_preconditioning_is_an_error():
-    with pytest.raises(ValueError, match=r"set dmae\.envelope\.bands"):
+    with pytest.raises(ValueError, match=r"set texture = 0 where dmae\.envelope has no bands"):
         dataclasses.replace(PAPER, train_dmae=dataclasses.replace(PAPER.train_dmae, texture=1.0))
 
 
@@ -307,3 +307,17 @@ def test_a_moment_that_the_powers_missed_does_not_rule_the_network():
     powers, sigma = torch.full_like(clean, 1e-7), torch.tensor([1e-4])
     _preconditioned_loss(dmae, latent, powers, clean, torch.zeros_like(clean), sigma, torch.tensor([LENGTH]))
     assert seen[0].abs().max() < 1.01 * SURPRISE < (clean / powers.sqrt()).abs().max() / 100
+
+
+def test_kept_statistics_stay_while_weights_are_trained_and_settled():
+    dmae = tiny().train()
+    dmae.keep_statistics()
+    assert dmae.envelope is not None
+    before = {name: value.clone() for name, value in dmae.named_buffers() if "correction" not in name}
+    dmae.envelope.level.fill_(-3.0)
+    before["envelope.level"].fill_(-3.0)
+    batch = AudioBatch(audio=0.1 * music(LENGTH), valid_length=torch.tensor([LENGTH]), track_ids=["a"])
+    dmae_loss(dmae, batch, torch.Generator().manual_seed(0)).mean().backward()
+    dmae.settle(batch.audio)
+    after = dict(dmae.named_buffers())
+    assert [name for name, value in before.items() if not torch.equal(value, after[name])] == []
