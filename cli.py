@@ -21,7 +21,7 @@ import typer
 
 from mousai.errors import UserError
 from mousai.pretrained import WEIGHTS, pretrained_dmae
-from mousai.progress import clock
+from mousai.progress import clock, say_size
 from mousai.workspace import Workspace, make_workspace, open_workspace, set_only_licences
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def ingest(
         return _print_json(done)
     changes = f"{done.num_new} new or changed, {done.num_unchanged} unchanged, {done.num_gone} gone"
     nothing = "" if done.changed or dry_run else "Nothing to do: "
-    size = f"{_hours(done.duration)}, {_size(done.bytes)}"
+    size = f"{_hours(done.duration)}, {say_size(done.bytes)}"
     if dry_run and not (space.manifests / "tracks.parquet").exists():
         print("No track is known yet.")
     else:
@@ -267,7 +267,7 @@ def shard(workspace: WorkspaceOption = HERE, workers: WorkersOption = None, as_j
     _describe_plan(summary)
     nothing = "Nothing to do: " if not done.num_made and not done.num_removed else ""
     print(
-        f"{nothing}{done.num_chunks} chunks, {_hours(done.duration)}, {_size(done.bytes)} in {space.shards} "
+        f"{nothing}{done.num_chunks} chunks, {_hours(done.duration)}, {say_size(done.bytes)} in {space.shards} "
         f"({done.num_made} shards made, {done.num_kept} kept, {done.num_removed} removed)."
     )
     for path, error in done.failures:
@@ -363,7 +363,7 @@ def encode_latents(
         return _print_json({**dataclasses.asdict(done), "encoder": encoder.id})
     nothing = "Nothing to do: " if not done.num_made and not done.num_removed else ""
     print(
-        f"{nothing}{done.num_chunks} latents, {_hours(done.duration)}, {_size(done.bytes)} "
+        f"{nothing}{done.num_chunks} latents, {_hours(done.duration)}, {say_size(done.bytes)} "
         f"in {space.latents / encoder.id} ({done.num_made} shards made, {done.num_kept} kept)."
     )
     _next("mousai train generator", workspace)
@@ -635,7 +635,7 @@ def verify(
     else:
         for damage in done.damages:
             print(f"{damage.path}: {'; '.join(damage.problems)}")
-        held = f"{done.num_chunks} chunks, {_size(done.bytes)}"
+        held = f"{done.num_chunks} chunks, {say_size(done.bytes)}"
         print(f"{len(done.damages)} of {done.num_shards} tars damaged; the others hold {held}, as they were made.")
         _next(done.damages[0].cure if done.damages else _next_command(space), workspace)
     if done.damages:
@@ -709,7 +709,9 @@ def plan(
 
 def _say_cost(cost: "Cost") -> str:
     if cost.unit == "bytes":
-        return _size(cost.value) + (f" ({_size(cost.low)} to {_size(cost.high)})" if cost.low and cost.high else "")
+        return say_size(cost.value) + (
+            f" ({say_size(cost.low)} to {say_size(cost.high)})" if cost.low and cost.high else ""
+        )
     if cost.unit == "passes":
         return f"{cost.value:,.0f} times" if cost.value >= 10 else f"{cost.value:.2g} times"
     if not cost.unit:
@@ -1272,14 +1274,6 @@ def _print_json(value: Any) -> None:
 
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.2f} TB"
 
 
 if __name__ == "__main__":

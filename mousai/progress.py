@@ -32,6 +32,15 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def say_size(num_bytes: float) -> str:
+    """Bytes for people, powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.2f} TB"
+
+
 @contextmanager
 def progress(description: str, total: float, unit: str) -> Iterator[Advance]:
     """Yields `advance(done, note)`; shows `total` `unit` of work until the block ends."""

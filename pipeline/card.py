@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mousai.audio import SAMPLE_RATE
+from mousai.progress import say_size
 from mousai.storage import publish
-from pipeline.figures import Breakdown, Share, say_hours, say_size
+from pipeline.figures import Breakdown, Share, say_hours
 from pipeline.report import Report
 from pipeline.split_figures import Split
 from pipeline.track_figures import Composition

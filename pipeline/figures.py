@@ -128,15 +128,6 @@ def say_hours(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
-def say_size(num_bytes: float) -> str:
-    """Bytes for people, powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.2f} TB"
-
-
 def respelled(lists: pa.Array) -> pa.Array:
     """Lists of names with each name in its commonest spelling."""
     names = pc.list_flatten(lists)

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mousai import charts, page
-from pipeline.figures import Breakdown, Histogram, Share, say_hours, say_size
+from mousai.progress import say_size
+from pipeline.figures import Breakdown, Histogram, Share, say_hours
 from pipeline.report import Report, Stored
 from pipeline.split_figures import Split
 from pipeline.track_figures import Composition, Extreme
